@@ -1,0 +1,15 @@
+"""SeLoRA: low-rank adapters whose ranks grow during training, guided by Fisher information."""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+__all__ = ["SeLoRA", "linear_layers"]
+
+_WHERE = {"SeLoRA": "selora.expansion", "linear_layers": "selora.adapters"}
+
+
+def __getattr__(name: str):
+    # Imported on first use: torch and PEFT take seconds to load, and reading results needs neither.
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'selora' has no attribute '{name}'")

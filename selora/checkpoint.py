@@ -1,0 +1,25 @@
+"""Atomic checkpoints: one safetensors file holding named tensors and a JSON record."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+
+def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], record: dict) -> None:
+    """Write tensors and record so that a reader finds either the old file or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(
+        {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial, {"record": json.dumps(record)}
+    )
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """The tensors and the record that `save_checkpoint` wrote."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["record"])

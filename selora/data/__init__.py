@@ -1,0 +1,26 @@
+"""The data sets of the study. Adding one is one file with a `load` and one line here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import iu_drr, montgomery, montgomery_drr
+from .common import FINDINGS, SPLITS, DataError, Example, open_image
+
+DATASETS = {
+    "iu-drr": iu_drr.load,
+    "montgomery-drr": montgomery_drr.load,
+    "montgomery": montgomery.load,
+}
+
+__all__ = ["DATASETS", "FINDINGS", "SPLITS", "DataError", "Example", "load_examples", "open_image"]
+
+
+def load_examples(name: str, split: str, root: Path | None = None) -> list[Example]:
+    """The examples of one split of a data set. root: where the set is kept, each set has a default.
+
+    Raises DataError for an unknown data set or split, listing the choices, and for data that cannot be used.
+    """
+    if name not in DATASETS:
+        raise DataError(f"Unknown data set {name!r}. Choose from: {', '.join(DATASETS)}.")
+    return DATASETS[name](split, root)

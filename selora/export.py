@@ -1,0 +1,25 @@
+"""Adapters to files that stock tools load: diffusers' own LoRA format, with adapter metadata."""
+
+from pathlib import Path
+
+from diffusers import StableDiffusionPipeline
+from diffusers.training_utils import _collate_lora_metadata
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import get_peft_model_state_dict
+from torch import nn
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+
+
+def save_lora(unet: nn.Module, text_encoder: nn.Module, folder: Path) -> None:
+    """Write both networks' LoRA adapters, of any mix of ranks, to `folder / WEIGHTS`.
+
+    A stock pipeline reads them back with `pipe.load_lora_weights(folder)`. Every layer has alpha = r (scaling 1), so
+    they load right even where a tool ignores the metadata.
+    """
+    StableDiffusionPipeline.save_lora_weights(
+        folder,
+        unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),
+        text_encoder_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(text_encoder)),
+        **_collate_lora_metadata({"unet": unet, "text_encoder": text_encoder}),
+    )

@@ -1,0 +1,55 @@
+"""Fisher scores (Eq. 3 and 4 of the paper) of a LoRA layer, from what its ordinary backward pass shows anyway.
+
+A LoRA layer adds `s * B A x` to its output. For one sample with T tokens, inputs X (T, d_in) and loss gradients at the
+layer's output D (T, d_out), the gradients of that sample's loss are
+
+    dL/dB = s D^T (X A^T)   (d_out, r)        dL/dA = s (D B)^T X   (r, d_in)
+
+and a candidate row K of A, whose column of B is zero, has `dL/d(its column of B) = s D^T (X K^T)`, while K itself gets
+no gradient, since its column of B is zero. (The paper says it the other way round.) So the scores of the layer as it
+is, and as it would be with the candidate, need no forward or backward pass of their own.
+"""
+
+import torch
+
+
+@torch.no_grad()
+def squared_gradients(
+    x: torch.Tensor, d: torch.Tensor, A: torch.Tensor, B: torch.Tensor, K: torch.Tensor, scaling: float
+) -> torch.Tensor:
+    """Squared per-sample gradients of one LoRA layer, summed over all entries and all samples.
+
+    Where the loss is the mean of N samples' losses, a sample's own gradient is N times what reaches `d`, so N times the
+    returned sums are the FI-Scores of Eq. 4 (Eq. 3 takes the mean of N squares, each N^2 times larger). The factor
+    cancels in the FI-Ratio.
+
+    Args:
+        x: inputs of the layer, (N, ..., d_in); an input without a token axis, (N, d_in), counts as one token.
+        d: gradient of the loss at the layer's output, (N, ..., d_out).
+        A: `lora_A.weight`, (r, d_in).
+        B: `lora_B.weight`, (d_out, r).
+        K: candidate row of A, (1, d_in).
+        scaling: PEFT's `scaling` of the layer (alpha / r).
+
+    Returns:
+        (2,): the sum for A and B, and the sum for the candidate's column of B; float32.
+    """
+    x = x.reshape(x.shape[0], -1, x.shape[-1]).float()  # (N, T, d_in)
+    d = d.reshape(d.shape[0], -1, d.shape[-1]).float()  # (N, T, d_out)
+    hidden = x @ torch.cat([A, K]).float().T  # (N, T, r + 1)
+    grad_B = hidden.transpose(1, 2) @ d  # (N, r + 1, d_out), the last row belongs to the candidate
+    grad_A = (d @ B.float()).transpose(1, 2) @ x  # (N, r, d_in)
+    per_row = grad_B.square().sum(dim=(0, 2))  # (r + 1,)
+    return scaling**2 * torch.stack([per_row[:-1].sum() + grad_A.square().sum(), per_row[-1]])
+
+
+def fi_ratio(original: float, candidate: float) -> float:
+    """FI-Ratio (Eq. 5) of the expanded layer to the original one: `(original + candidate) / original`.
+
+    The paper prints the inverse, which can never exceed 1, since the expanded score is the original score plus squares;
+    expanded over original is what its text and its released code mean. A layer that no gradient reaches (0 / 0) has
+    nothing to gain and gets 1; one that only the candidate could move gets infinity.
+    """
+    if original == 0:
+        return 1.0 if candidate == 0 else float("inf")
+    return 1.0 + candidate / original

@@ -1,0 +1,25 @@
+"""SeLoRA: LoRA whose ranks start at 1 and grow where the Fisher information says so (Algorithm 1 of the paper)."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+
+import torch
+from torch import nn
+
+from selora.expansion import SeLoRA
+from selora.methods.lora import LoRA
+
+
+class SelfExpandingLoRA(LoRA):
+    # the paper's initial rank, lambda and t
+    defaults = {"rank": 1, "threshold": 1.1, "interval": 40}
+
+    def start(self, networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
+        threshold, interval = self.settings["threshold"], self.settings["interval"]
+        self.controller = SeLoRA(networks, optimizer, threshold=threshold, interval=interval, seed=self.seed)
+
+    def around(self, step: int) -> AbstractContextManager:
+        return self.controller.probe(step)
+
+    def after_step(self, step: int) -> list[dict]:
+        return self.controller.expand(step)

@@ -1,0 +1,66 @@
+"""Loading the base pipeline, and the machine it runs on."""
+
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import DDPMScheduler, StableDiffusionPipeline
+
+from selora.profiles import REPOSITORY
+
+
+def load_base(name: str) -> StableDiffusionPipeline:
+    """A Stable Diffusion pipeline in fp32 on the best device there is, from a folder of the repository or a hub id.
+
+    Raises:
+        FileNotFoundError: where it is neither, with what to do.
+    """
+    folder = REPOSITORY / name
+    try:
+        pipe = StableDiffusionPipeline.from_pretrained(
+            folder if folder.is_dir() else name,
+            safety_checker=None,
+            requires_safety_checker=False,
+            use_safetensors=True,
+        )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"base model '{name}' is neither a folder in {REPOSITORY} nor a model that can be fetched now: "
+            "check the profile's base_model, or fetch it first with `hf download`"
+        ) from error
+    pipe.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    pipe.unet.to(memory_format=torch.channels_last)  # a tenth faster
+    return pipe
+
+
+def noise_schedule(pipe: StableDiffusionPipeline) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The forward process the base was trained with: (latents, noise, timesteps) to noisy latents."""
+    return DDPMScheduler.from_config(pipe.scheduler.config).add_noise
+
+
+def device_name() -> str:
+    """The device that runs, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def reset_peak_memory() -> None:
+    """Start a new measurement of `peak_memory_mb`."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb() -> float:
+    """Peak memory since the reset: allocated on the GPU, else resident in main memory (not on Linux: ever)."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -1,0 +1,109 @@
+"""Figures, from the files that runs leave behind. Each function returns a matplotlib figure."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import fill
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from PIL import Image
+
+
+def image_grid(rows: Mapping[str, Sequence[Image.Image]], captions: Sequence[str] = ()) -> Figure:
+    """Rows of pictures, each row with a title at its left, and a caption above each column."""
+    columns = max(len(images) for images in rows.values())
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(1.7 * columns, 1.8 * len(rows) + 0.5), squeeze=False, layout="constrained"
+    )
+    for line, (title, images) in zip(axes, rows.items(), strict=True):
+        for axis in line:
+            axis.set(xticks=[], yticks=[], frame_on=False)
+        for axis, image in zip(line, images, strict=False):
+            axis.imshow(image, cmap="gray")
+        line[0].set_ylabel(title)
+    for axis, caption in zip(axes[0], captions, strict=False):
+        axis.set_title(fill(caption if len(caption) < 110 else caption[:107] + "...", 28), fontsize=6, loc="left")
+    return figure
+
+
+def samples(folder: Path, names: Sequence[str]) -> list[Image.Image]:
+    """The generated images of a run, by the ids of the examples they were prompted with."""
+    return [Image.open(folder / "samples" / f"{name}.png") for name in names]
+
+
+def loss_curves(histories: Mapping[str, pd.DataFrame], window: int = 20) -> Figure:
+    """Training loss (moving mean over `window` steps) and validation loss of some runs, by title."""
+    figure, axis = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    for color, (title, history) in zip(sns.color_palette(), histories.items(), strict=False):
+        smooth = history.train_loss.rolling(window, min_periods=1).mean()
+        axis.plot(history.step, smooth, color=color, alpha=0.6, label=f"{title}, training")
+        measured = history.dropna(subset="val_loss")
+        axis.plot(measured.step, measured.val_loss, "o-", color=color, markersize=4, label=f"{title}, validation")
+    axis.set(xlabel="step", ylabel="denoising loss (MSE)")
+    axis.legend(fontsize=8)
+    sns.despine(figure)
+    return figure
+
+
+def rank_map(ranks: pd.DataFrame, title: str) -> Figure:
+    """Fig. 3 of the paper: rank of each layer by its place in the network and its kind of weight."""
+    maps = {}
+    for network, rows in ranks.groupby("network", sort=False):
+        place = rows.groupby("kind").cumcount().rename("layer of this kind, from input to output")
+        kinds = list(dict.fromkeys(sorted(rows.kind, key=lambda k: (not k.startswith("attn"), k))))
+        maps[network] = rows.pivot_table(index="kind", columns=place, values="rank").reindex(kinds)
+    figure, axes = plt.subplots(
+        len(maps), 1, figsize=(7, 0.32 * sum(len(m) + 4 for m in maps.values())), layout="constrained",
+        gridspec_kw={"height_ratios": [len(m) for m in maps.values()]}, squeeze=False,
+    )  # fmt: skip
+    for axis, (network, table) in zip(axes[:, 0], maps.items(), strict=True):
+        sns.heatmap(
+            table, ax=axis, cmap="viridis", vmin=1, vmax=max(2, ranks["rank"].max()), annot=True, fmt=".0f",
+            annot_kws={"fontsize": 7}, cbar_kws={"label": "rank"}, linewidths=0.3,
+        )  # fmt: skip
+        axis.set(ylabel="", title=f"{title}: {network}, mean rank {ranks[ranks.network == network]['rank'].mean():.2f}")
+    return figure
+
+
+def ranks_over_time(expansions: pd.DataFrame, title: str) -> Figure:
+    """Ranks after each test (mean, and 10 to 90 % of the layers) and the FI-Ratios seen, per network."""
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 5), sharex=True, layout="constrained")
+    for color, (network, rows) in zip(sns.color_palette(), expansions.groupby("network", sort=False), strict=False):
+        for axis, column in ((top, "rank"), (bottom, "fi_ratio")):
+            by_step = rows.groupby("step")[column]
+            middle = by_step.mean() if column == "rank" else by_step.median()
+            axis.plot(middle.index, middle, "o-", color=color, markersize=4, label=network)
+            axis.fill_between(middle.index, by_step.quantile(0.1), by_step.quantile(0.9), color=color, alpha=0.15)
+    top.set(ylabel="rank: mean, 10-90 %", title=title)
+    bottom.set(xlabel="step", ylabel="FI-Ratio: median, 10-90 %")
+    top.legend()
+    sns.despine(figure)
+    return figure
+
+
+def score_bars(runs: pd.DataFrame) -> Figure:
+    """KID of every method beside its data set's floor and ceiling; a logarithmic axis, since they span decades."""
+    datasets = list(dict.fromkeys(runs.dataset))
+    figure, axes = plt.subplots(
+        1, len(datasets), figsize=(3.6 * len(datasets), 3.2), squeeze=False, layout="constrained"
+    )
+    for axis, dataset in zip(axes[0], datasets, strict=True):
+        rows = runs[runs.dataset == dataset]
+        sns.barplot(rows, x="method", y="kid", ax=axis, color="tab:blue", errorbar="sd")
+        for name, style in (("floor", ":"), ("ceiling", "--")):
+            value = rows.iloc[0][f"{name}_kid"]
+            axis.axhline(max(value, 1e-5), color="0.4", linestyle=style, label=f"{name} {1000 * value:.1f}e-3")
+        axis.set(title=f"{dataset}, n = {rows.n.iloc[0]}", ylabel="KID (log scale)", xlabel="", yscale="log")
+        axis.legend(fontsize=7)
+    sns.despine(figure)
+    return figure
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> Figure:
+    """Write a figure to `folder/figures/name.png` and hand it back, for the notebook to show."""
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / "figures" / f"{name}.png", dpi=130)
+    plt.close(figure)  # else a notebook shows it a second time
+    return figure

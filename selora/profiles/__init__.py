@@ -1,0 +1,92 @@
+"""Profiles: the sizes of the study, one small YAML file each, beside this file."""
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+import yaml
+
+from selora.data import DATASETS
+from selora.methods import METHODS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All settings of a study; the YAML files say why each value was chosen.
+
+    Raises:
+        ValueError: for a value that cannot work, with the choices.
+    """
+
+    name: str
+    base_model: str  # a folder of the repository, or a hub id
+    resolution: int  # pixels
+    datasets: list[str]
+    methods: list[str]
+    seeds: list[int]
+    steps: dict[str, int]  # training steps per data set
+    batch_size: int
+    learning_rate: float
+    prompt_dropout: float
+    validation_images: int
+    checkpoint_interval: int  # steps
+    images: int  # scored per run, at most; the first of the test split
+    sampling_steps: int
+    guidance_scale: float
+    sampling_batch: int
+    encoder: str
+    method_settings: dict[str, dict] = field(default_factory=dict)
+    data_root: str | None = None  # folder of the real data sets; without it SELORA_DATA
+
+    def __post_init__(self):
+        check_choices("data set", self.datasets, DATASETS)
+        check_choices("method", [*self.methods, *self.method_settings], METHODS)
+        for name in self.datasets:
+            if name not in self.steps:
+                raise ValueError(f"profile {self.name} gives no steps for data set '{name}': add it under 'steps'")
+        for name in (
+            "resolution",
+            "batch_size",
+            "validation_images",
+            "checkpoint_interval",
+            "images",
+            "sampling_steps",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"profile {self.name}: {name} is {getattr(self, name)}, but must be 1 or more")
+
+    def run_settings(self, dataset: str, method: str) -> dict:
+        """What determines the outcome of one run, besides data set, method and seed."""
+        settings = asdict(self)
+        for name in ("name", "datasets", "methods", "seeds", "data_root", "checkpoint_interval", "method_settings"):
+            del settings[name]
+        return settings | {"steps": self.steps[dataset], "method": self.method_settings.get(method, {})}
+
+
+def check_choices(what: str, names: list[str], choices) -> None:
+    """Raise ValueError naming the choices where a name is not among them."""
+    for name in names:
+        if name not in choices:
+            raise ValueError(f"unknown {what} '{name}': choose from {', '.join(choices)}")
+
+
+def profile_names() -> list[str]:
+    """The profiles there are."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load_profile(name: str, datasets: str = "", methods: str = "", data_root: str = "") -> Profile:
+    """Read a profile; comma-separated `datasets` and `methods` narrow it, `data_root` says where real data is.
+
+    Raises:
+        ValueError: for an unknown profile, data set, method or setting, with the choices.
+    """
+    check_choices("profile", [name], profile_names())
+    values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    check_choices(f"setting in profile {name}", list(values), [f.name for f in fields(Profile)])
+    profile = Profile(name=name, **values)
+    narrowed = {"datasets": datasets, "methods": methods}
+    narrowed = {key: [n.strip() for n in value.split(",")] for key, value in narrowed.items() if value}
+    return replace(profile, **narrowed, **({"data_root": data_root} if data_root else {}))

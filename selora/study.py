@@ -1,0 +1,180 @@
+"""One run of the study: data set x method x seed, named by them, skipped when done."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from selora.data import load_examples
+from selora.files import write_json
+from selora.profiles import REPOSITORY, Profile
+
+RESULTS = REPOSITORY / "results"
+CACHE = REPOSITORY / "data" / "raw" / "cache"
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "torchmetrics")
+
+
+def run_folder(profile: Profile, dataset: str, method: str, seed: int, results: Path = RESULTS) -> Path:
+    """Where a run's files are."""
+    return results / profile.name / "runs" / dataset / method / f"seed{seed}"
+
+
+def run(profile: Profile, dataset: str, method: str, seed: int, results: Path = RESULTS) -> dict:
+    """Train, sample and score one run, or read it if it is done; an interrupted one goes on from its checkpoint.
+
+    Returns:
+        What stands in its result.json.
+
+    Raises:
+        DataError: for data that is missing or broken, before any training.
+        ValueError: where the folder holds a run with other settings.
+    """
+    folder = run_folder(profile, dataset, method, seed, results)
+    settings = profile.run_settings(dataset, method)
+    if (folder / "settings.json").exists():
+        check_settings(folder, json.loads((folder / "settings.json").read_text()), settings)
+    if not (folder / "result.json").exists():
+        execute(profile, dataset, method, seed, folder, settings)
+    return json.loads((folder / "result.json").read_text())
+
+
+def check_settings(folder: Path, found: dict, wanted: dict) -> None:
+    """Raise ValueError where a folder's settings differ from the profile's, with what differs."""
+    differing = [f"{k}: {found.get(k)} -> {wanted.get(k)}" for k in found | wanted if found.get(k) != wanted.get(k)]
+    if differing:
+        raise ValueError(
+            f"{folder} was made with other settings ({'; '.join(differing)}): "
+            "move the folder away to run anew, or undo the change of the profile"
+        )
+
+
+def execute(profile: Profile, dataset: str, method_name: str, seed: int, folder: Path, settings: dict) -> None:
+    """The work of `run`. Torch and its kin are imported only here: reading a finished run needs none of them."""
+    from selora import latents, models
+    from selora.methods import method_class
+    from selora.sampling import sample
+    from selora.scores import reference_scores, scores
+    from selora.training import train
+
+    examples = {split: load_examples(dataset, split, profile.data_root) for split in ("train", "val", "test")}
+    examples["val"] = examples["val"][: profile.validation_images]
+    scored = examples["test"][: profile.images]
+    others = examples["train"][: len(scored)]
+    reference, other = (latents.load_images(part, profile.resolution) for part in (scored, others))
+
+    pipe = models.load_base(profile.base_model)
+    networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
+    base_parameters = {name: sum(p.numel() for p in model.parameters()) for name, model in networks.items()}
+    method = method_class(method_name)(settings["method"], seed)
+    method.attach(networks)
+
+    write_json(folder / "settings.json", settings)
+    models.reset_peak_memory()
+    trained = {"history": [], "expansions": [], "best_step": None, "best_loss": None, "train_seconds": 0.0}
+    if method.trains:
+        encoded = {
+            split: latents.cached_latents(pipe.vae, examples[split], profile.resolution, CACHE, profile.sampling_batch)
+            for split in ("train", "val")
+            if examples[split]
+        }
+        tokens = {split: latents.tokenize(pipe.tokenizer, [e.prompt for e in examples[split]]) for split in encoded}
+        trained = train(
+            networks,
+            method,
+            models.noise_schedule(pipe),
+            {split: (encoded[split], tokens[split]) for split in encoded},
+            empty_tokens=latents.tokenize(pipe.tokenizer, [""]),
+            checkpoint=folder / "checkpoint.safetensors",
+            steps=settings["steps"],
+            batch_size=profile.batch_size,
+            learning_rate=profile.learning_rate,
+            prompt_dropout=profile.prompt_dropout,
+            checkpoint_interval=profile.checkpoint_interval,
+            seed=seed,
+        )
+        method.save(networks, folder)
+        pd.DataFrame(trained["history"]).to_csv(folder / "history.csv", index=False)
+    figures = write_ranks(networks, base_parameters, folder)
+    if trained["expansions"]:
+        pd.DataFrame(trained["expansions"]).to_csv(folder / "expansions.csv", index=False)
+
+    started = time.perf_counter()
+    images = sample(
+        pipe,
+        [e.prompt for e in scored],
+        size=profile.resolution,
+        steps=profile.sampling_steps,
+        guidance_scale=profile.guidance_scale,
+        batch_size=profile.sampling_batch,
+        seed=seed,
+    )
+    sample_seconds = time.perf_counter() - started
+    save_images(images, [e.id for e in scored], folder / "samples")
+    kept = folder.parents[1] / "reference.safetensors"
+    real, bounds = reference_scores(pipe.vae, reference, other, profile.encoder, profile.sampling_batch, kept)
+    result = {
+        "dataset": dataset,
+        "method": method_name,
+        "seed": seed,
+        **scores(images, real, profile.encoder),
+        **bounds,
+        **figures,
+        "best_step": trained["best_step"],
+        "best_val_loss": trained["best_loss"],
+        "train_seconds": trained["train_seconds"],
+        "sample_seconds": sample_seconds,
+        "peak_memory_mb": models.peak_memory_mb(),
+        "settings": settings,
+        "device": models.device_name(),
+        "commit": commit(),
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+    write_json(folder / "result.json", result)
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+
+
+def write_ranks(networks, base_parameters: dict[str, int], folder: Path) -> dict:
+    """Write ranks.csv, if there are ranks, and return the figures on size: of the weights that are scored."""
+    from selora.adapters import kind, ranks, trainable_parameters
+
+    rows = [
+        {"network": network, "layer": layer, "kind": kind(layer), "rank": rank}
+        for network, model in networks.items()
+        for layer, rank in ranks(model).items()
+    ]
+    figures = {}
+    for network, model in networks.items():
+        adapter = trainable_parameters(model)
+        figures[f"{network}_params"] = adapter
+        figures[f"{network}_pct"] = 100 * adapter / (base_parameters[network] + adapter)
+        own = [row["rank"] for row in rows if row["network"] == network]
+        figures[f"{network}_mean_rank"] = sum(own) / len(own) if own else None
+    if rows:
+        pd.DataFrame(rows).to_csv(folder / "ranks.csv", index=False)
+    return figures
+
+
+def save_images(images, names: list[str], folder: Path) -> None:
+    """Write images (N, H, W, 3) uint8 as PNG, named by their examples."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for image, name in zip(images, names, strict=True):
+        Image.fromarray(image).save(folder / f"{name}.png")
+
+
+def commit() -> str:
+    """The repository's commit, with '+' where files differ from it; 'unknown' outside a clone."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            cwd=REPOSITORY, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return described.stdout.strip()

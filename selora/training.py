@@ -1,0 +1,153 @@
+"""The training loop: denoising loss on cached latents, any method, resumable at any step with the same outcome.
+
+Every random choice of a step (order, noise, timesteps, dropped prompts) follows from the seed and the step alone, so a
+checkpoint needs no generator state and a resumed run repeats an uninterrupted one bit for bit on the CPU.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.functional import mse_loss
+from tqdm import tqdm
+
+from selora.adapters import restore_tensors, trained_tensors
+from selora.checkpoint import load_checkpoint, save_checkpoint
+from selora.methods.method import Method
+
+
+def generator(*numbers: int) -> torch.Generator:
+    """A CPU generator determined by a few small integers (a run's seed, a step, ...)."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number + 1) % 2**63
+    return torch.Generator().manual_seed(seed)
+
+
+def denoising_loss(
+    networks: Mapping[str, nn.Module],
+    add_noise: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    latents: torch.Tensor,
+    tokens: torch.Tensor,
+    noise: torch.Tensor,
+    timesteps: torch.Tensor,
+) -> torch.Tensor:
+    """Mean squared error of the predicted noise: latents and noise (B, 4, h, w), tokens (B, 77), timesteps (B,)."""
+    device = networks["unet"].device
+    latents, tokens, noise, timesteps = (t.to(device) for t in (latents, tokens, noise, timesteps))
+    states = networks["text_encoder"](tokens).last_hidden_state  # (B, 77, width)
+    prediction = networks["unet"](add_noise(latents, noise, timesteps), timesteps, states).sample
+    return mse_loss(prediction.float(), noise.float())
+
+
+@torch.no_grad()
+def validation_loss(networks, add_noise, latents: torch.Tensor, tokens: torch.Tensor, batch_size: int) -> float:
+    """Denoising loss over a set, with the same noise each time and timesteps spread evenly over the schedule."""
+    noise = torch.randn(latents.shape, generator=generator(0))
+    timesteps = torch.linspace(0, 999, len(latents)).long()[torch.randperm(len(latents), generator=generator(1))]
+    total = 0.0
+    for part in torch.arange(len(latents)).split(batch_size):
+        loss = denoising_loss(networks, add_noise, latents[part], tokens[part], noise[part], timesteps[part])
+        total += loss.item() * len(part)
+    return total / len(latents)
+
+
+def train(
+    networks: Mapping[str, nn.Module],  # 'unet' and 'text_encoder', with the method attached
+    method: Method,
+    add_noise: Callable,  # the noise schedule's forward process
+    data: Mapping[
+        str, tuple[torch.Tensor, torch.Tensor]
+    ],  # 'train', and 'val' if any: latents (N, 4, h, w), tokens (N, 77)
+    *,
+    empty_tokens: torch.Tensor,  # (1, 77), the empty prompt
+    checkpoint: Path,  # found: the run goes on from it
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    prompt_dropout: float,  # share of prompts replaced by the empty one, which guidance needs
+    checkpoint_interval: int,  # steps; validation saves too
+    seed: int,
+) -> dict:
+    """Train what the method made trainable; the networks end with the best weights by validation loss, else the last.
+
+    Returns:
+        'history' (one row per step: step, epoch, train_loss, and val_loss where measured),
+        'expansions' (the method's records), 'best_step', 'best_loss', and 'train_seconds' over all sittings.
+    """
+    done = {"step": 0, "history": [], "expansions": [], "best_step": None, "best_loss": None, "train_seconds": 0.0}
+    best, moments = {}, {}
+    if checkpoint.exists():
+        tensors, done = load_checkpoint(checkpoint)
+        restore_tensors(networks, unprefixed(tensors, "now/"))
+        best, moments = unprefixed(tensors, "best/"), unprefixed(tensors, "moments/")
+    names = [f"{net}.{name}" for net, m in networks.items() for name, p in m.named_parameters() if p.requires_grad]
+    parameters = dict(zip(names, trainable(networks), strict=True))
+    optimizer = torch.optim.Adam(parameters.values(), lr=learning_rate)
+    for key, value in moments.items():
+        name, state = key.rsplit("/", 1)
+        optimizer.state[parameters[name]][state] = value if state == "step" else value.to(parameters[name])
+    method.start(networks, optimizer)
+
+    latents, tokens = data["train"]
+    batch_size = min(batch_size, len(latents))
+    per_epoch = len(latents) // batch_size
+    started = time.perf_counter() - done["train_seconds"]
+    for step in tqdm(
+        range(done["step"] + 1, steps + 1), initial=done["step"], total=steps, desc="train", mininterval=5
+    ):
+        epoch, position = divmod(step - 1, per_epoch)
+        order = torch.randperm(len(latents), generator=generator(seed, 0, epoch))
+        part = order[position * batch_size :][:batch_size]
+        draw = generator(seed, 1, step)
+        noise = torch.randn(latents[part].shape, generator=draw)
+        timesteps = torch.randint(0, 1000, (batch_size,), generator=draw)
+        dropped = torch.rand(batch_size, 1, generator=draw) < prompt_dropout
+        prompts = torch.where(dropped, empty_tokens, tokens[part])
+
+        with method.around(step):
+            loss = denoising_loss(networks, add_noise, latents[part], prompts, noise, timesteps)
+            method.loss(loss).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        done["expansions"] += method.after_step(step)
+        done["history"].append({"step": step, "epoch": epoch + 1, "train_loss": loss.item(), "val_loss": None})
+
+        epoch_ends = position == per_epoch - 1 or step == steps
+        if epoch_ends and "val" in data:
+            val_loss = validation_loss(networks, add_noise, *data["val"], batch_size)
+            done["history"][-1]["val_loss"] = val_loss
+            if done["best_loss"] is None or val_loss < done["best_loss"]:
+                best, done["best_loss"], done["best_step"] = trained_tensors(networks), val_loss, step
+        if epoch_ends or step % checkpoint_interval == 0:
+            done |= {"step": step, "train_seconds": time.perf_counter() - started}
+            save_checkpoint(checkpoint, checkpoint_tensors(networks, best, optimizer), done)
+
+    if best:
+        restore_tensors(networks, best)
+    return {**done, "best_step": done["best_step"] or steps, "train_seconds": time.perf_counter() - started}
+
+
+def trainable(networks: Mapping[str, nn.Module]) -> list[nn.Parameter]:
+    """All trainable parameters, network by network."""
+    return [p for model in networks.values() for p in model.parameters() if p.requires_grad]
+
+
+def checkpoint_tensors(
+    networks, best: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
+    """What a run needs to go on: the weights now, the best so far, the optimizer's state; by prefixed name."""
+    now = trained_tensors(networks)
+    moments = {
+        f"moments/{name}/{state}": value
+        for name, p in zip(now, trainable(networks), strict=True)
+        for state, value in optimizer.state.get(p, {}).items()
+    }
+    return {**{f"now/{k}": v for k, v in now.items()}, **{f"best/{k}": v for k, v in best.items()}, **moments}
+
+
+def unprefixed(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The entries whose name starts with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

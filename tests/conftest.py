@@ -1,0 +1,143 @@
+"""A whole Stable Diffusion in miniature, with random weights: the real classes, a few thousand parameters, no download."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before diffusers and transformers are imported
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
+from collections.abc import Mapping
+from copy import deepcopy
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from peft import LoraConfig
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from selora import linear_layers
+
+torch.set_num_threads(2)
+
+WORDS = 77  # CLIP's context
+
+
+def tiny_unet() -> UNet2DConditionModel:
+    """Both kinds of down and up blocks and a GEGLU; its attention heads, channels and text width all differ."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        layers_per_block=1,
+        block_out_channels=(32, 32),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        norm_num_groups=8,
+        cross_attention_dim=16,
+        attention_head_dim=8,
+    )
+
+
+def tiny_tokenizer() -> CLIPTokenizer:
+    """Byte-pair encoding with single letters and a handful of merges."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789,."
+    merges = [("c", "l"), ("cl", "e"), ("h", "e"), ("he", "a"), ("hea", "r"), ("hear", "t</w>"), ("l", "u")]
+    tokens = [*letters, *(letter + "</w>" for letter in letters), *(a + b for a, b in merges)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=merges, model_max_length=WORDS)
+
+
+def tiny_text_encoder(vocabulary: int) -> CLIPTextModel:
+    config = CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=WORDS,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
+        pad_token_id=vocabulary - 1,
+    )
+    return CLIPTextModel(config)
+
+
+@pytest.fixture(scope="session")
+def base() -> StableDiffusionPipeline:
+    """The pipeline that the other fixtures copy; nobody may change it."""
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=16,
+    )
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=tiny_text_encoder(len(tokenizer)),
+        tokenizer=tokenizer,
+        unet=tiny_unet(),
+        scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture
+def pipe(base) -> StableDiffusionPipeline:
+    """A copy of the pipeline, for a test to change."""
+    return deepcopy(base)
+
+
+@pytest.fixture
+def networks(pipe) -> dict[str, nn.Module]:
+    """U-Net and text encoder with plain PEFT LoRA of rank 2 on all linear layers, scaling 1.5, B off zero."""
+    torch.manual_seed(1)
+    networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
+    for model in networks.values():
+        attach(model, rank=2, alpha=3)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.05)
+    return networks
+
+
+def attach(model: nn.Module, rank: int, alpha: float) -> None:
+    """The first line of the practitioner's few (design section 5)."""
+    model.requires_grad_(False)
+    model.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=linear_layers(model)))
+
+
+def trainable(networks: Mapping[str, nn.Module]) -> list[nn.Parameter]:
+    return [p for model in networks.values() for p in model.parameters() if p.requires_grad]
+
+
+def random_batch(size: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Latents, noise, timesteps and tokens of random samples."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "latents": torch.randn(size, 4, 8, 8, generator=generator),
+        "noise": torch.randn(size, 4, 8, 8, generator=generator),
+        "timesteps": torch.randint(0, 1000, (size,), generator=generator),
+        "tokens": torch.randint(0, 70, (size, WORDS), generator=generator),
+    }
+
+
+def part(batch: Mapping[str, torch.Tensor], which: slice) -> dict[str, torch.Tensor]:
+    return {name: tensor[which] for name, tensor in batch.items()}
+
+
+def predict(networks: Mapping[str, nn.Module], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The noise that U-Net and text encoder together predict."""
+    states = networks["text_encoder"](batch["tokens"]).last_hidden_state
+    return networks["unet"](batch["latents"], batch["timesteps"], states).sample
+
+
+def mean_loss(networks: Mapping[str, nn.Module], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The denoising loss: a mean over samples, and within each over its entries."""
+    return nn.functional.mse_loss(predict(networks, batch), batch["noise"])
