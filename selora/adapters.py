@@ -17,10 +17,10 @@ def linear_layers(model: nn.Module) -> list[str]:
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
-    """The model's LoRA layers by name, in its own order.
+    """The model's LoRA layers on an `nn.Linear` by name, in its own order.
 
     Raises:
-        ValueError: where an adapter is not plain LoRA on an `nn.Linear` (DoRA, say), which has more than A and B.
+        ValueError: where one is a variant with more than A and B (DoRA, say).
     """
     layers = {}
     for name, module in model.named_modules():

@@ -33,6 +33,13 @@ class EfficientNetLite0(nn.Module):
 ENCODERS = {"efficientnet-lite0": EfficientNetLite0}
 
 
+def make_encoder(name: str) -> nn.Module:
+    """An encoder by its name. Raises ValueError for an unknown one, with the choices."""
+    if name not in ENCODERS:
+        raise ValueError(f"unknown encoder '{name}': choose from {', '.join(ENCODERS)}")
+    return ENCODERS[name]()
+
+
 def features(encoder: nn.Module, images: np.ndarray, batch_size: int = 32) -> torch.Tensor:
     """Features (N, F) of images (N, H, W, 3) uint8."""
     device = next(encoder.parameters()).device

@@ -6,6 +6,7 @@ unchanged, W0 x + s [B 0] [A; K] x = W0 x + s B A x, and training goes on with o
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
@@ -38,7 +39,7 @@ class SeLoRA:
         interval: int = 40,
         seed: int = 0,
     ):
-        if threshold < 1:
+        if not threshold >= 1:  # written so that NaN is refused too
             raise ValueError(
                 f"threshold is {threshold}, but an FI-Ratio is never below 1: choose 1 (grow always) or more"
             )
@@ -50,6 +51,12 @@ class SeLoRA:
         self.layers = {(net, name): lora for net, m in self.networks.items() for name, lora in lora_layers(m).items()}
         if not self.layers:
             raise ValueError("no LoRA layers found: call model.add_adapter(LoraConfig(...)) on the models first")
+        held = {p for group in optimizer.param_groups for p in group["params"]}
+        for (net, name), layer in self.layers.items():
+            if layer.use_rslora[ADAPTER] or layer.lora_bias[ADAPTER]:
+                raise ValueError(f"{name} of {net} is not plain LoRA: use_rslora and lora_bias have to be False")
+            if not {layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight} <= held:
+                raise ValueError(f"{name} of {net} would grow but not train: the optimizer lacks its LoRA parameters")
         self.optimizer, self.threshold, self.interval, self.seed = optimizer, threshold, interval, seed
         self._rows: dict[tuple[str, str], torch.Tensor] = {}  # the candidate K of each layer under test
         self._sums: dict[tuple[str, str], torch.Tensor] = {}  # squared gradients seen, original and candidate
@@ -70,27 +77,36 @@ class SeLoRA:
         handles = []
         for key, layer in self.layers.items():
             self._rows[key] = draw_row(layer.lora_A[ADAPTER].weight, generator)
-            handles.append(layer.register_forward_hook(self._watch(key)))
+            handles += self._watch(key, layer)
         try:
             yield
+        except BaseException:
+            self._rows.clear()  # half a test is none
+            raise
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _watch(self, key: tuple[str, str]):
-        def after_forward(layer: LoraLinear, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-            if not output.requires_grad:  # the first, gradient-free pass of gradient checkpointing
-                return
-            x = inputs[0].detach()
+    def _watch(self, key: tuple[str, str], layer: LoraLinear) -> list[torch.utils.hooks.RemovableHandle]:
+        x = None
 
-            def at_backward(gradient: torch.Tensor) -> None:
-                A, B = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-                seen = squared_gradients(x, gradient, A, B, self._rows[key], layer.scaling[ADAPTER])
-                self._sums[key] = self._sums[key] + seen if key in self._sums else seen
+        def after_A(_, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+            nonlocal x
+            x = inputs[0].detach()  # after LoRA's dropout, unlike the layer's own input
 
-            output.register_hook(at_backward)
+        def after_layer(_, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+            nonlocal x
+            if output.requires_grad and x is not None:  # not in the gradient-free pass of gradient checkpointing
+                output.register_hook(partial(self._add, key, layer, x))
+            x = None
 
-        return after_forward
+        return [layer.lora_A[ADAPTER].register_forward_hook(after_A), layer.register_forward_hook(after_layer)]
+
+    def _add(self, key: tuple[str, str], layer: LoraLinear, x: torch.Tensor, gradient: torch.Tensor) -> None:
+        if key in self._rows:  # not after the probe failed
+            A, B = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+            seen = squared_gradients(x, gradient, A, B, self._rows[key], layer.scaling[ADAPTER])
+            self._sums[key] = self._sums[key] + seen if key in self._sums else seen
 
     def expand(self, step: int) -> list[dict]:
         """Grow every tested layer whose FI-Ratio reached the threshold; call it after the optimizer's step.
@@ -103,8 +119,10 @@ class SeLoRA:
         """
         if not self._rows:
             return []
-        nothing = torch.zeros(2)
-        sums = torch.stack([self._sums.get(key, nothing).cpu() for key in self._rows]).tolist()  # one copy to the CPU
+        home = next(iter(self._rows.values())).device
+        nothing = torch.zeros(2, device=home)
+        # stacked where they are, so that a GPU is waited for once and not once a layer
+        sums = torch.stack([self._sums.get(key, nothing).to(home) for key in self._rows]).tolist()
         records = []
         for (key, row), (original, candidate) in zip(self._rows.items(), sums, strict=True):
             ratio = fi_ratio(original, candidate)
@@ -160,7 +178,9 @@ def carry_state(optimizer: torch.optim.Optimizer, old: nn.Parameter, new: nn.Par
     for name, value in state.items():
         if torch.is_tensor(value) and value.shape == old.shape:
             state[name] = nn.functional.pad(value, padding)
-        elif torch.is_tensor(value) and value.numel() > 1:
+        elif (
+            torch.is_tensor(value) and value.ndim > 0
+        ):  # at rank 1 a factor may be of one entry, or look like the weight
             raise TypeError(
                 f"{type(optimizer).__name__} keeps '{name}' in another shape than its parameter: use Adam or AdamW"
             )

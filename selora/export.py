@@ -8,18 +8,19 @@ from diffusers.utils import convert_state_dict_to_diffusers
 from peft import get_peft_model_state_dict
 from torch import nn
 
-WEIGHTS = "pytorch_lora_weights.safetensors"
-
 
 def save_lora(unet: nn.Module, text_encoder: nn.Module, folder: Path) -> None:
-    """Write both networks' LoRA adapters, of any mix of ranks, to `folder / WEIGHTS`.
+    """Write both networks' LoRA adapters, of any mix of ranks, to `folder/pytorch_lora_weights.safetensors`.
 
     A stock pipeline reads them back with `pipe.load_lora_weights(folder)`. Every layer has alpha = r (scaling 1), so
     they load right even where a tool ignores the metadata.
     """
+    text = convert_state_dict_to_diffusers(get_peft_model_state_dict(text_encoder))
+    # The name before transformers 5 flattened the model; new and old diffusers and the kohya tools all know it.
+    text = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in text.items()}
     StableDiffusionPipeline.save_lora_weights(
         folder,
         unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),
-        text_encoder_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(text_encoder)),
+        text_encoder_lora_layers=text,
         **_collate_lora_metadata({"unet": unet, "text_encoder": text_encoder}),
     )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from selora.profiles import REPOSITORY
 
@@ -17,6 +19,8 @@ def load_base(name: str) -> StableDiffusionPipeline:
     Raises:
         FileNotFoundError: where it is neither, with what to do.
     """
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     folder = REPOSITORY / name
     try:
         pipe = StableDiffusionPipeline.from_pretrained(

@@ -3,17 +3,19 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from diffusers import AutoencoderKL
+from torch import nn
 
 from selora.checkpoint import load_checkpoint, save_checkpoint
-from selora.encoders import ENCODERS, features
+from selora.encoders import features
 from selora.latents import decode, encode
 from selora.metrics import fid, kid
 
 
 def reference_scores(
-    vae: AutoencoderKL, reference: np.ndarray, others: np.ndarray, encoder: str, batch_size: int, path: Path
-):
+    vae: AutoencoderKL, reference: np.ndarray, others: np.ndarray, encoder: nn.Module, batch_size: int, path: Path
+) -> tuple[torch.Tensor, dict]:
     """Features of the reference images, and the scores that bound every method's; computed once per data set.
 
     Args:
@@ -26,9 +28,8 @@ def reference_scores(
         reconstruction of the reference, which no adapter of the denoiser can better.
     """
     if not path.exists():
-        network = ENCODERS[encoder]()
-        real, other = features(network, reference), features(network, others)
-        rebuilt = features(network, decode(vae, encode(vae, reference, batch_size), batch_size))
+        real, other = features(encoder, reference), features(encoder, others)
+        rebuilt = features(encoder, decode(vae, encode(vae, reference, batch_size), batch_size))
         record = {
             "floor_fid": fid(real[: len(other)], other),
             "floor_kid": kid(real[: len(other)], other),
@@ -41,7 +42,7 @@ def reference_scores(
     return tensors["features"], record
 
 
-def scores(images: np.ndarray, reference_features, encoder: str) -> dict:
+def scores(images: np.ndarray, reference_features: torch.Tensor, encoder: nn.Module) -> dict:
     """FID and KID of generated images (N, H, W, 3) uint8 against the reference's features."""
-    generated = features(ENCODERS[encoder](), images)
+    generated = features(encoder, images)
     return {"fid": fid(reference_features, generated), "kid": kid(reference_features, generated), "n": len(images)}

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import time
@@ -12,6 +13,8 @@ import pandas as pd
 from selora.data import load_examples
 from selora.files import write_json
 from selora.profiles import REPOSITORY, Profile
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of image processors that nothing here uses
 
 RESULTS = REPOSITORY / "results"
 CACHE = REPOSITORY / "data" / "raw" / "cache"
@@ -55,7 +58,8 @@ def check_settings(folder: Path, found: dict, wanted: dict) -> None:
 def execute(profile: Profile, dataset: str, method_name: str, seed: int, folder: Path, settings: dict) -> None:
     """The work of `run`. Torch and its kin are imported only here: reading a finished run needs none of them."""
     from selora import latents, models
-    from selora.methods import method_class
+    from selora.encoders import make_encoder
+    from selora.methods import make_method
     from selora.sampling import sample
     from selora.scores import reference_scores, scores
     from selora.training import train
@@ -66,10 +70,11 @@ def execute(profile: Profile, dataset: str, method_name: str, seed: int, folder:
     others = examples["train"][: len(scored)]
     reference, other = (latents.load_images(part, profile.resolution) for part in (scored, others))
 
+    encoder = make_encoder(profile.encoder)
     pipe = models.load_base(profile.base_model)
     networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
     base_parameters = {name: sum(p.numel() for p in model.parameters()) for name, model in networks.items()}
-    method = method_class(method_name)(settings["method"], seed)
+    method = make_method(method_name, settings["method"], seed)
     method.attach(networks)
 
     write_json(folder / "settings.json", settings)
@@ -115,12 +120,12 @@ def execute(profile: Profile, dataset: str, method_name: str, seed: int, folder:
     sample_seconds = time.perf_counter() - started
     save_images(images, [e.id for e in scored], folder / "samples")
     kept = folder.parents[1] / "reference.safetensors"
-    real, bounds = reference_scores(pipe.vae, reference, other, profile.encoder, profile.sampling_batch, kept)
+    real, bounds = reference_scores(pipe.vae, reference, other, encoder, profile.sampling_batch, kept)
     result = {
         "dataset": dataset,
         "method": method_name,
         "seed": seed,
-        **scores(images, real, profile.encoder),
+        **scores(images, real, encoder),
         **bounds,
         **figures,
         "best_step": trained["best_step"],

@@ -1,4 +1,4 @@
-"""A whole Stable Diffusion in miniature, with random weights: the real classes, a few thousand parameters, no download."""
+"""A whole Stable Diffusion in miniature: the real classes, random weights, a few thousand parameters, no download."""
 
 import os
 
@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from selora import linear_layers
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # models this small only wait for a second thread
 
 WORDS = 77  # CLIP's context
 
@@ -78,7 +78,7 @@ def base() -> StableDiffusionPipeline:
         text_encoder=tiny_text_encoder(len(tokenizer)),
         tokenizer=tokenizer,
         unet=tiny_unet(),
-        scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False),
+        scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

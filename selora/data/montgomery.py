@@ -16,6 +16,8 @@ SEX = {"M": "male", "F": "female"}
 def load(split: str, root: Path | None = None) -> list[Example]:
     """The examples of a split: 80 % train and 20 % test, drawn with seed 42; 'val' is empty, as in the paper.
 
+    Drawn by image, as in the paper: a few patients have two images, which may fall on both sides.
+
     root: the folder that holds `MontgomerySet`, or that folder itself; by default the environment variable SELORA_DATA.
     Raises DataError where the folder is missing, or an image and its reading do not come together.
     """

@@ -1,21 +1,16 @@
-"""The methods of the study. Adding one is a file beside this one and a line here."""
+"""The methods of the study. Adding one is a file beside this one and a line here: its class, and all its settings."""
 
 from importlib import import_module
 
 METHODS = {
-    "base": "base.Base",
-    "lora": "lora.LoRA",
-    "selora": "selora.SelfExpandingLoRA",
+    "base": ("base.Base", {}),
+    "lora": ("lora.LoRA", {"rank": 4}),  # the paper's r
+    "selora": ("selora.SelfExpandingLoRA", {"rank": 1, "threshold": 1.1, "interval": 40}),  # the paper's r0, lambda, t
 }
 
 
-def method_class(name: str):
-    """The class of a method, imported on first use since PEFT takes seconds to load.
-
-    Raises:
-        ValueError: for an unknown name, with the choices.
-    """
-    if name not in METHODS:
-        raise ValueError(f"unknown method '{name}': choose from {', '.join(METHODS)}")
-    module, cls = METHODS[name].split(".")
-    return getattr(import_module(f"selora.methods.{module}"), cls)
+def make_method(name: str, settings: dict, seed: int):
+    """A `Method` by its name; its module is imported here and not above, since PEFT takes seconds to load."""
+    path, defaults = METHODS[name]
+    module, cls = path.split(".")
+    return getattr(import_module(f"selora.methods.{module}"), cls)(defaults | settings, seed)

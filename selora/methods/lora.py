@@ -11,8 +11,6 @@ from selora.methods.method import Method
 
 
 class LoRA(Method):
-    defaults = {"rank": 4}  # the paper's r
-
     def attach(self, networks: Mapping[str, nn.Module]) -> None:
         for model in networks.values():
             add_lora(model, self.settings["rank"], self.seed)

@@ -11,14 +11,14 @@ class Method:
     """A way to adapt a diffusion model. The loop calls these in their order and knows no method by name.
 
     Args:
-        settings: the profile's settings of this method, checked against `defaults`.
+        settings: all settings of the method, by name.
+        seed: of all its random choices.
     """
 
-    defaults: dict = {}  # every setting the method has
     trains = True  # False: the networks are scored as they are
 
     def __init__(self, settings: dict, seed: int):
-        self.settings, self.seed = {**self.defaults, **settings}, seed
+        self.settings, self.seed = settings, seed
 
     def attach(self, networks: Mapping[str, nn.Module]) -> None:
         """Make trainable what the method trains, and nothing else."""

@@ -11,9 +11,6 @@ from selora.methods.lora import LoRA
 
 
 class SelfExpandingLoRA(LoRA):
-    # the paper's initial rank, lambda and t
-    defaults = {"rank": 1, "threshold": 1.1, "interval": 40}
-
     def start(self, networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
         threshold, interval = self.settings["threshold"], self.settings["interval"]
         self.controller = SeLoRA(networks, optimizer, threshold=threshold, interval=interval, seed=self.seed)

@@ -43,6 +43,8 @@ class Profile:
     def __post_init__(self):
         check_choices("data set", self.datasets, DATASETS)
         check_choices("method", [*self.methods, *self.method_settings], METHODS)
+        for method, settings in self.method_settings.items():
+            check_choices(f"setting of {method}", list(settings), METHODS[method][1])
         for name in self.datasets:
             if name not in self.steps:
                 raise ValueError(f"profile {self.name} gives no steps for data set '{name}': add it under 'steps'")
@@ -62,7 +64,10 @@ class Profile:
         settings = asdict(self)
         for name in ("name", "datasets", "methods", "seeds", "data_root", "checkpoint_interval", "method_settings"):
             del settings[name]
-        return settings | {"steps": self.steps[dataset], "method": self.method_settings.get(method, {})}
+        return settings | {
+            "steps": self.steps[dataset],
+            "method": METHODS[method][1] | self.method_settings.get(method, {}),
+        }
 
 
 def check_choices(what: str, names: list[str], choices) -> None:

@@ -1,0 +1,58 @@
+"""Committed notebooks are clean, take the same parameters, and refuse unknown ones."""
+
+import nbformat
+import papermill
+import pytest
+
+from selora.notebooks import FOLDER, NEEDS, check_parameters, numbered, run_notebooks
+
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_outputs_and_exactly_one_parameters_cell(path):
+    book = nbformat.read(path, as_version=4)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in book.cells) == 1
+    assert book.cells[0].cell_type == "markdown"
+
+
+def test_all_notebooks_take_the_same_parameters():
+    known = {path.stem: sorted(papermill.inspect_notebook(path)) for path in NOTEBOOKS}
+    assert len({tuple(names) for names in known.values()}) == 1, known
+
+
+def test_methods_choose_the_notebooks():
+    stems = [path.stem for path in numbered(["base", "lora"])]
+    assert stems == ["01_data", "02_base", "03_lora", "06_table1"]
+    assert set(NEEDS) < {path.stem for path in NOTEBOOKS}
+
+
+def test_an_unknown_parameter_is_named_with_the_choices():
+    declared = 'profile = "quick"  # which\nseeds = ""'
+    check_parameters(["", declared, '# Parameters\nprofile = "smoke"\n', "x = 1"])
+    with pytest.raises(ValueError, match="unknown parameter profil: choose from profile, seeds"):
+        check_parameters(["", declared, '# Parameters\nprofil = "smoke"\n'])
+
+
+def test_an_unknown_parameter_fails_under_papermill(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter profil"):
+        papermill.execute_notebook(
+            FOLDER / "run_all.ipynb", tmp_path / "out.ipynb", {"profil": "smoke"}, progress_bar=False
+        )
+
+
+def test_a_failing_notebook_is_named_with_its_error_and_ends_the_rest(tmp_path):
+    cells = ['folder = ""', "1 / 0"]
+    for name in ("1_fails", "2_never"):
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+        book.cells[0].metadata["tags"] = ["parameters"]
+        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(book, tmp_path / f"{name}.ipynb")
+    books = sorted(tmp_path.glob("*.ipynb"))
+    with pytest.raises(ValueError, match="1_fails.ipynb has no parameter profile: it has folder"):
+        run_notebooks(books, {"profile": "smoke"}, tmp_path / "out")
+    with pytest.raises(RuntimeError, match="1_fails.ipynb failed with ZeroDivisionError: division by zero"):
+        run_notebooks(books, {"folder": "x"}, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out" / "notebooks").iterdir()] == ["1_fails.ipynb"]

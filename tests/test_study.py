@@ -1,0 +1,118 @@
+"""The whole study at its smallest, as a user runs it: the files of the contract, and what a second run does."""
+
+import json
+import shutil
+
+import pandas as pd
+import papermill
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from selora.data import DataError
+from selora.files import write_json
+from selora.notebooks import FOLDER
+from selora.profiles import REPOSITORY, load_profile
+from selora.study import run, run_folder
+
+DATASETS, METHODS = ("iu-drr", "montgomery-drr"), ("base", "lora", "selora")
+
+
+def run_all(results) -> None:
+    given = {"profile": "smoke", "results": str(results)}
+    papermill.execute_notebook(FOLDER / "run_all.ipynb", results / "run_all.ipynb", given, progress_bar=False)
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """The results folder of `make run_all PROFILE=smoke`."""
+    results = tmp_path_factory.mktemp("results")
+    run_all(results)
+    return results
+
+
+def test_the_contracts_files_are_there(smoke):
+    folder = smoke / "smoke"
+    for dataset in DATASETS:
+        for method in METHODS:
+            files = {path.name for path in (folder / "runs" / dataset / method / "seed0").iterdir()}
+            expected = {"result.json", "samples"}
+            if method != "base":
+                expected |= {"history.csv", "ranks.csv", "pytorch_lora_weights.safetensors"}
+            if method == "selora":
+                expected |= {"expansions.csv"}
+            assert expected <= files
+            assert "checkpoint.safetensors" not in files
+    table = pd.read_csv(folder / "table1.csv")
+    assert sorted(zip(table.dataset, table.method, strict=True)) == sorted((d, m) for d in DATASETS for m in METHODS)
+    assert {path.name for path in (folder / "notebooks").iterdir()} == {p.name for p in FOLDER.glob("0*.ipynb")}
+    assert "<table>" in (folder / "index.html").read_text()
+    assert len(list((folder / "figures").glob("*.png"))) >= 8
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_selora_ends_with_different_ranks_and_its_files_agree(smoke, dataset):
+    folder = smoke / "smoke" / "runs" / dataset / "selora" / "seed0"
+    ranks, expansions = pd.read_csv(folder / "ranks.csv"), pd.read_csv(folder / "expansions.csv")
+    assert list(ranks.columns) == ["network", "layer", "kind", "rank"]
+    assert list(expansions.columns) == ["step", "network", "layer", "fi_ratio", "rank", "expanded"]
+    assert ranks["rank"].nunique() >= 2
+    result = json.loads((folder / "result.json").read_text())
+    scored = expansions[expansions.step <= result["best_step"]].groupby(["network", "layer"]).expanded.sum() + 1
+    assert (ranks.set_index(["network", "layer"])["rank"].sort_index() == scored.sort_index()).all()
+
+
+def test_the_saved_adapter_makes_the_same_images_in_a_stock_pipeline(smoke):
+    """Prompted as the run was, a stock pipeline with the saved adapter makes the run's own samples."""
+    from PIL import Image
+    from PIL.ImageChops import difference
+
+    from selora.data import load_examples
+    from selora.sampling import sample
+
+    profile = load_profile("smoke")
+    folder = smoke / "smoke" / "runs" / "iu-drr" / "selora" / "seed0"
+    pipe = StableDiffusionPipeline.from_pretrained(REPOSITORY / "data" / "mini-sd")
+    prompts = [e.prompt for e in load_examples("iu-drr", "test")][: profile.images]
+    own = [Image.open(folder / "samples" / f"{e.id}.png") for e in load_examples("iu-drr", "test")[: profile.images]]
+
+    def largest_difference():
+        images = sample(
+            pipe, prompts, 128, profile.sampling_steps, profile.guidance_scale, profile.sampling_batch, seed=0
+        )
+        pairs = zip(own, images, strict=True)
+        return max(difference(a, Image.fromarray(b)).getextrema()[0][1] for a, b in pairs)
+
+    assert largest_difference() > 8  # the base alone makes other images, so this can see a difference
+    pipe.load_lora_weights(folder)
+    assert largest_difference() <= 1
+    assert pipe.unet.dtype == torch.float32
+
+
+def test_one_removed_run_is_made_again_alone_and_alike(smoke):
+    folder = smoke / "smoke"
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/*/*/result.json")}
+    removed = folder / "runs" / "montgomery-drr" / "lora" / "seed0"
+    old = json.loads((removed / "result.json").read_text())
+    shutil.rmtree(removed)
+    run(load_profile("smoke"), "montgomery-drr", "lora", 0, smoke)
+    after = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/*/*/result.json")}
+    assert {path for path in after if after[path] != before[path]} == {removed / "result.json"}
+    new = json.loads((removed / "result.json").read_text())
+    for name in ("fid", "kid", "floor_kid", "best_step", "best_val_loss", "unet_params"):
+        assert new[name] == pytest.approx(old[name], rel=1e-6)
+
+
+def test_a_finished_run_with_other_settings_is_refused_with_what_differs(tmp_path):
+    profile = load_profile("smoke")
+    folder = run_folder(profile, "iu-drr", "lora", 0, tmp_path)
+    write_json(folder / "settings.json", profile.run_settings("iu-drr", "lora") | {"learning_rate": 1.0})
+    with pytest.raises(ValueError, match=r"other settings \(learning_rate: 1.0 -> 0.002\)"):
+        run(profile, "iu-drr", "lora", 0, tmp_path)
+
+
+def test_missing_data_ends_before_anything_is_written(tmp_path):
+    profile = load_profile("smoke", datasets="montgomery", data_root=str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="nowhere"):
+        run(profile, "montgomery", "lora", 0, tmp_path)
+    assert not (tmp_path / "smoke").exists()
