@@ -10,36 +10,23 @@ import math
 
 import numpy as np
 import torch
-
-from chest import CENTRE, HEART_CENTRE, Chest, Finding
-
-METAL = 9.0  # density that makes a 2 mm wire stand out
+from chest import CENTRE, HEART_CENTRE, Chest, Finding, distance, fill
+from chest_devices import add_device
 
 
 def paint(chest: Chest, tissue: torch.Tensor, finding: Finding, rng: np.random.Generator) -> None:
     """Changes `tissue` in place to show a finding. Findings that only move tissue are left to `displace`."""
-    painter = PAINTERS.get(finding.name)
-    if painter and finding.name == "device":
-        painter(chest, tissue, finding, rng)
-    elif painter:
+    if finding.name == "device":
+        add_device(chest, tissue, finding, rng)
+    elif finding.name in PAINTERS:
         for side in finding.sides:
-            painter(chest, tissue, side or str(rng.choice(["left", "right"])), finding, rng)
+            PAINTERS[finding.name](chest, tissue, side or str(rng.choice(["left", "right"])), finding, rng)
 
 
 def displace(where: torch.Tensor, finding: Finding, rng: np.random.Generator) -> torch.Tensor:
     """Moves tissue. where: (nx, ny, nz, 3), for every place of the result the place of the CT shown there, in mm."""
     mover = MOVERS.get(finding.name)
     return mover(where, finding, rng) if mover else where
-
-
-def distance(chest: Chest, point: torch.Tensor, radii: tuple[float, float, float]) -> torch.Tensor:
-    """1 on an ellipsoid around a point, 0 in its middle."""
-    return sum(((a - p) / r) ** 2 for a, p, r in zip((chest.x, chest.y, chest.z), point, radii)).sqrt()
-
-
-def fill(tissue: torch.Tensor, amount: torch.Tensor, density: float) -> None:
-    """Blends `tissue` towards a density, never making it lighter. amount: 0..1."""
-    tissue += amount * (density - tissue).clamp(min=0)
 
 
 def opacity(chest: Chest, tissue: torch.Tensor, side: str, finding: Finding, rng: np.random.Generator) -> None:
@@ -58,10 +45,10 @@ def opacity(chest: Chest, tissue: torch.Tensor, side: str, finding: Finding, rng
 
 
 def nodule(chest: Chest, tissue: torch.Tensor, side: str, finding: Finding, rng: np.random.Generator) -> None:
-    """A round soft-tissue density of 19 to 29 mm."""
+    """A round shadow of 19 to 29 mm, denser than tissue so that it also shows beside vessels."""
     radius = rng.uniform(9.5, 12) + 1.2 * finding.severity
     d = distance(chest, chest.spot(rng, side, finding.zone, radius), (radius, radius, radius))
-    fill(tissue, torch.sigmoid((1 - d) * 14) * chest.side_mask[side], 1.9)
+    fill(tissue, torch.sigmoid((1 - d) * 14) * chest.side_mask[side], 2.5)
 
 
 def granuloma(chest: Chest, tissue: torch.Tensor, side: str, finding: Finding, rng: np.random.Generator) -> None:
@@ -91,7 +78,7 @@ def band(chest: Chest, tissue: torch.Tensor, side: str, zone: str, slope: float,
     thickness, reach = rng.uniform(6, 8), rng.uniform(22, 36)
     d = distance(chest, point, (reach, 34, 60))
     plate = torch.sigmoid((thickness / 2 - across.abs()) * 0.9) * torch.sigmoid((1 - d) * 5)
-    fill(tissue, plate * chest.side_mask[side], 0.9)
+    fill(tissue, plate * chest.side_mask[side], 1.1)
 
 
 def atelectasis(chest: Chest, tissue: torch.Tensor, side: str, finding: Finding, rng: np.random.Generator) -> None:
@@ -100,13 +87,14 @@ def atelectasis(chest: Chest, tissue: torch.Tensor, side: str, finding: Finding,
     for _ in range(2 + finding.severity // 2):
         band(chest, tissue, side, zone, rng.uniform(-0.25, 0.35), rng)
     haze = torch.sigmoid((0.42 - chest.height[side]) * 14) if zone == "base" else 0.4 * torch.ones(1)
-    fill(tissue, 0.2 * haze * chest.side_mask[side], 1.0)
+    fill(tissue, 0.24 * haze * chest.side_mask[side], 1.0)
 
 
 def scar(chest: Chest, tissue: torch.Tensor, side: str, finding: Finding, rng: np.random.Generator) -> None:
     """Steep streaks, and a cap of thick pleura where the zone is at the top."""
-    for _ in range(3 + finding.severity):
-        band(chest, tissue, side, finding.zone, rng.uniform(0.7, 2.0) * rng.choice([-1, 1]), rng)
+    sign = rng.choice([-1, 1])
+    for _ in range(2 + finding.severity):
+        band(chest, tissue, side, finding.zone, sign * rng.uniform(0.7, 2.2), rng)
     if finding.zone in ("apex", "upper"):
         rim = torch.sigmoid((14 - chest.depth) / 2) * torch.sigmoid((chest.height[side] - 0.8) * 30)
         fill(tissue, rim * chest.side_mask[side], 0.9)
@@ -142,68 +130,9 @@ def breasts(chest: Chest, tissue: torch.Tensor, size: float) -> None:
         fill(tissue, torch.sigmoid((1 - d) * 10) * ~chest.lung, 0.9)
 
 
-def tube(chest: Chest, tissue: torch.Tensor, points: list, radius: float, density: float) -> None:
-    """A curved wire through points given in mm."""
-    points = np.array(points, dtype=float)
-    steps = np.linspace(0, 1, len(points))
-    # a polynomial through few points is smooth, as wires are
-    curve = np.stack([np.polyval(np.polyfit(steps, axis, min(len(points) - 1, 4)), np.linspace(0, 1, 160))
-                      for axis in points.T], 1)
-    mark = torch.zeros_like(tissue)
-    for x, y, z in curve / 2:
-        box = tuple(slice(max(int(v) - 2, 0), int(v) + 4) for v in (x, y, z))
-        grids = torch.meshgrid(*(torch.arange(s.start, min(s.stop, n)) for s, n in zip(box, tissue.shape)), indexing="ij")
-        d = sum((g - v) ** 2 for g, v in zip(grids, (x, y, z))).sqrt() * 2
-        mark[box] = torch.maximum(mark[box], torch.sigmoid((radius - d) * 2))
-    fill(tissue, mark, density)
-
-
-def device(chest: Chest, tissue: torch.Tensor, finding: Finding, rng: np.random.Generator) -> None:
-    """Metal or plastic: a pacemaker with its lead, a port or line to the heart, wires of a sternotomy, or clips."""
-    cx, _, cz = CENTRE.tolist()
-    hx, hy, hz = HEART_CENTRE.tolist()
-    side = finding.side if finding.side in ("left", "right") else ("left" if finding.kind == "pacemaker" else "right")
-    sign = 1 if side == "left" else -1
-
-    def j(spread: float) -> float:
-        return rng.uniform(-spread, spread)
-
-    vein = [cx - 16 + j(3), hy + 5, cz + 42 + j(4)]  # superior vena cava
-    if finding.kind == "pacemaker":
-        box = [cx + sign * (78 + j(6)), hy + 50, cz + 88 + j(8)]
-        d = ((chest.x - box[0]) / 24).abs() ** 4 + ((chest.y - box[1]) / 5).abs() ** 4
-        d = d + ((chest.z - box[2]) / 20).abs() ** 4
-        fill(tissue, torch.sigmoid((1 - d) * 6), METAL)
-        tube(chest, tissue, [box, [cx + sign * 35, hy + 20, cz + 92], vein, [hx - 18, hy + 12, hz + 10],
-                             [hx + 30 + j(8), hy + 20, hz - 24 + j(5)]], 1.9, METAL)
-    elif finding.kind in ("line", "port"):
-        start = [cx + sign * (62 + j(8)), hy + 45, cz + 74 + j(8)]
-        if finding.kind == "port":
-            d = (((chest.x - start[0]) ** 2 + (chest.z - start[2]) ** 2) / 13**2 + ((chest.y - start[1]) / 6) ** 4)
-            fill(tissue, torch.sigmoid((1 - d) * 6), 0.7 * METAL)
-        else:
-            start = [cx + sign * (100 + j(6)), hy + 20, cz + 100 + j(10)]
-        tube(chest, tissue, [start, [cx + sign * 45, hy + 15, cz + 96 + j(4)], vein,
-                             [cx - 18 + j(3), hy + 8, cz + 5 + j(12)]], 1.9, 0.8 * METAL)
-    elif finding.kind == "wires":
-        for level in np.linspace(cz + 55, cz - 25, 6):
-            ring = [[cx + 8 * math.cos(a) + j(0.5), hy + 48, level + 6 * math.sin(a)] for a in np.linspace(0, 5.5, 9)]
-            tube(chest, tissue, ring, 1.6, METAL)
-    elif finding.kind == "tube":  # in the windpipe, its end above the carina
-        tube(chest, tissue, [[cx - 4, hy, cz + 175], [cx - 6 + j(3), hy, cz + 110], [cx - 7 + j(3), hy, cz + 52 + j(8)]],
-             3.0, 0.7 * METAL)
-    else:  # clips
-        middle = [cx + j(30), hy, cz + 25 + j(30)]
-        if finding.zone == "abdomen":  # where the gall bladder was
-            middle = [cx + sign * 45 + j(8), hy, cz - 118 + j(8)]
-        for _ in range(7):
-            x, z = middle[0] + j(22), middle[2] + j(28)
-            tube(chest, tissue, [[x - 4, hy, z + j(3)], [x + 4, hy, z + j(3)]], 1.9, METAL)
-
-
 def bump(where: torch.Tensor, point: torch.Tensor, radii: tuple[float, float, float]) -> torch.Tensor:
     """1 at a point, flat near it, falling to 0 at a few radii."""
-    return torch.exp(-(((where - point) / torch.tensor(radii)) ** 2).sum(-1, keepdim=True) ** 1.5)
+    return torch.exp(-((((where - point) / torch.tensor(radii)) ** 2).sum(-1, keepdim=True) ** 1.5))
 
 
 def cardiomegaly(where: torch.Tensor, finding: Finding, rng: np.random.Generator) -> torch.Tensor:
@@ -236,7 +165,7 @@ def hyperinflated(where: torch.Tensor, finding: Finding, rng: np.random.Generato
 
 
 def hypoinflated(where: torch.Tensor, finding: Finding, rng: np.random.Generator) -> torch.Tensor:
-    return lift(where, rng.uniform(27, 34) + 4 * finding.severity)
+    return lift(where, rng.uniform(33, 40) + 4 * finding.severity)
 
 
 def scoliosis(where: torch.Tensor, finding: Finding, rng: np.random.Generator) -> torch.Tensor:
@@ -258,7 +187,6 @@ PAINTERS = {
     "scarring": scar,
     "cavity": cavity,
     "miliary nodules": miliary,
-    "device": device,
 }
 MOVERS = {
     "cardiomegaly": cardiomegaly,

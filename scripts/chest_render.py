@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-
 from chest import CENTRE, HEART_CENTRE, SIZE, Chest, Finding, develop
 from chest_findings import breasts, bump, displace, lift, paint
 
@@ -35,8 +34,8 @@ def render(
     anatomy: np.random.Generator,
     lesion: np.random.Generator,
 ) -> np.ndarray:
-    """The radiograph, (128, 128) uint8. params: see draw_anatomy. `anatomy` draws the deformation and the noise, `lesion`
-    what the findings leave open: two generators, so that a patient does not depend on the findings."""
+    """The radiograph, (128, 128) uint8. params: see draw_anatomy. `anatomy` draws the deformation and the noise,
+    `lesion` what the findings leave open: two generators, so that a patient does not depend on the findings."""
     where = chest.grid
     coarse = torch.from_numpy(anatomy.standard_normal((1, 3, 5, 4, 5))).float()
     wobble = torch.nn.functional.interpolate(coarse, where.shape[:3], mode="trilinear", align_corners=True)[0]

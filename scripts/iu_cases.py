@@ -7,8 +7,8 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
-
 from chest import Finding
+
 from selora.data import reports
 
 N_CASES, N_NORMAL = 2000, 700
@@ -47,7 +47,8 @@ NAMES = {
 # Terms that may stand beside a rendered finding though nothing is drawn for them: small, or hardly seen from the front.
 UNSEEN = {
     "Thoracic Vertebrae", "Thoracic vertebrae", "Spine", "Lumbar Vertebrae", "Cervical Vertebrae", "Osteophyte",
-    "Spondylosis", "Arthritis", "Kyphosis", "Bone Diseases, Metabolic", "Osteoporosis", "Hyperostosis, Diffuse Idiopathic Skeletal",
+    "Spondylosis", "Arthritis", "Kyphosis", "Bone Diseases, Metabolic", "Osteoporosis",
+    "Hyperostosis, Diffuse Idiopathic Skeletal",
     "Deformity", "Fractures, Bone", "Shoulder", "Aorta", "Aorta, Thoracic", "Atherosclerosis", "Markings", "Thickening",
     "Diaphragm", "Diaphragmatic Eventration", "Epicardial Fat", "Hernia, Hiatal", "No Indexing",
     "Technical Quality of Image Unsatisfactory", "Costophrenic Angle", "Cardiac Shadow", "Lung", "Sclerosis", "Sutures",
@@ -153,8 +154,9 @@ def frontal_reports() -> set[str]:
     DICOM field is empty."""
     views = pd.read_csv(reports.package_data("nlmcxr_dicom_metadata.csv.gz"), usecols=["imageid", "View Position"])
     seen = pd.read_csv(reports.package_data("nlmcxr_tsne_pa.csv.gz"))
-    frontal = pd.concat([views.imageid[views["View Position"].isin(["PA", "AP"])], seen.imageid[seen["tsne-view"] == "PA"]])
-    return set(frontal.str.extract(r"^(CXR\d+)_")[0])
+    by_field = views.imageid[views["View Position"].isin(["PA", "AP"])]
+    by_pixels = seen.imageid[seen["tsne-view"] == "PA"]
+    return set(pd.concat([by_field, by_pixels]).str.extract(r"^(CXR\d+)_")[0])
 
 
 def select(seed: int) -> list[tuple[str, str, list[Finding]]]:
@@ -163,7 +165,8 @@ def select(seed: int) -> list[tuple[str, str, list[Finding]]]:
     2 val, 5 test."""
     rng = np.random.default_rng(seed)
     frontal = frontal_reports()
-    usable = sorted((r for r in reports.reports().values() if r.findings and r.id in frontal), key=lambda r: int(r.id[3:]))
+    usable = [r for r in reports.reports().values() if r.findings and r.id in frontal]
+    usable.sort(key=lambda r: int(r.id[3:]))
     planned = [(report, to_findings(report, rng)) for report in usable]
     normal = [(r, f) for r, f in planned if f == []]
     abnormal = [(r, f) for r, f in planned if f]
@@ -173,11 +176,12 @@ def select(seed: int) -> list[tuple[str, str, list[Finding]]]:
     chosen += [normal[i] for i in rng.permutation(len(normal))[: N_CASES - len(chosen)]]
 
     count = Counter(name for _, found in chosen for name in {f.name for f in found})
-    rarest = {r.id: min((count[f.name], f.name) for f in found) if found else (N_CASES, "normal") for r, found in chosen}
-    order = sorted(range(len(chosen)), key=lambda i, draw=rng.random(len(chosen)): (rarest[chosen[i][0].id], draw[i]))
+    rarest = [min((count[f.name], f.name) for f in found) if found else (N_CASES, "normal") for _, found in chosen]
+    draw = rng.random(len(chosen))
+    order = sorted(range(len(chosen)), key=lambda i: (rarest[i], draw[i]))
     slots = ["train"] * 18 + ["val"] * 2 + ["test"] * 5
     split = {}
     for start in range(0, len(order), len(slots)):
-        for place, slot in zip(order[start : start + len(slots)], rng.permutation(slots)):
+        for place, slot in zip(order[start : start + len(slots)], rng.permutation(slots), strict=True):
             split[chosen[place][0].id] = str(slot)
     return sorted(((r.id, split[r.id], found) for r, found in chosen), key=lambda case: int(case[0][3:]))

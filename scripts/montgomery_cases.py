@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
 from chest import Finding
 
 N_NORMAL, N_ABNORMAL = 80, 58

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import papermill
+from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -78,9 +79,9 @@ class Study:
         return plots.save_figure(plots.ranks_over_time(expansions, dataset), self.folder, figure)
 
 
-def open_study(cells: list[str], profile: str, datasets: str, methods: str, data_root: str, results: str) -> Study:
-    """The study that a notebook's parameters describe; `cells` is IPython's `In`, for `check_parameters`."""
-    check_parameters(cells)
+def open_study(profile: str, datasets: str, methods: str, data_root: str, results: str) -> Study:
+    """The study that the parameters of the notebook at hand describe; an unknown parameter or name ends it."""
+    check_parameters(get_ipython().user_ns["In"])
     loaded = load_profile(profile, datasets, methods, data_root)
     return Study(loaded, Path(results or RESULTS) / loaded.name)
 
@@ -135,7 +136,9 @@ def run_notebooks(notebooks: list[Path], parameters: dict, folder: Path) -> None
             raise ValueError(f"{notebook.name} has no parameter {', '.join(unknown)}: it has {', '.join(known)}")
         started, copy = time.perf_counter(), folder / "notebooks" / notebook.name
         try:
-            papermill.execute_notebook(notebook, copy, parameters, progress_bar=False)
+            papermill.execute_notebook(
+                notebook, copy, parameters, progress_bar=False, extra_arguments=["--log-level=ERROR"]
+            )
         except papermill.PapermillExecutionError as error:
             raise RuntimeError(f"{notebook.name} failed with {error.ename}: {error.evalue} (see {copy})") from None
         print(f"{notebook.name}  {time.perf_counter() - started:.0f} s", flush=True)

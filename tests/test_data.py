@@ -94,7 +94,9 @@ def test_tables_hold_no_report_text():
 def test_images_are_128_pixels_and_grey(name):
     for row in table(name)[::20]:
         case = row.get("report_id") or row["case_id"]
-        pixels = np.asarray(Image.open(REPOSITORY / "data" / name / "images" / f"{case}.webp").convert("RGB"))
+        path = REPOSITORY / "data" / name / "images" / f"{case}.webp"
+        assert Image.open(path).size == (128, 128)
+        pixels = np.asarray(open_image(path, 128))
         assert pixels.shape == (128, 128, 3)
         assert np.ptp(pixels.astype(int), axis=2).max() == 0
         assert pixels.std() > 30
@@ -124,8 +126,11 @@ def test_unknown_names_list_the_choices():
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_rendered_set_that_is_not_there(name, tmp_path):
-    with pytest.raises(DataError, match="cases.csv"):
+def test_rendered_set_elsewhere(name, tmp_path):
+    """A root without the set, as for real data, leaves it in the repository; a set without its table is refused."""
+    assert load_examples(name, "test", tmp_path) == load_examples(name, "test")
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match="cases.csv is missing"):
         load_examples(name, "train", tmp_path)
 
 

@@ -55,7 +55,7 @@ def open_image(path: Path, size: int) -> Image.Image:
                 values = np.asarray(image, dtype=np.float32)
                 values = (values - values.min()) / max(float(np.ptp(values)), 1.0)
                 image = Image.fromarray(np.uint8(np.rint(values * 255)))
-            image = image.convert("RGB")
+            image = image.convert("L").convert("RGB")  # WebP knows no grey: its channels may differ by one level
     except FileNotFoundError:
         raise DataError(f"Image {path} is missing. Restore it, or take its case out of the set.") from None
     # Pillow raises SyntaxError for some broken PNG files

@@ -10,13 +10,13 @@ from .common import RENDERED, DataError, Example, check_split
 
 
 def load(split: str, root: Path | None = None) -> list[Example]:
-    """The examples of a split, in the order of the table. root: the folder that holds `iu-drr`, by default the
-    repository's data folder. The prompt is the report's findings text.
+    """The examples of a split, in the order of the table. root: as in `rendered_folder`. The prompt is the report's
+    findings text.
 
     Raises DataError where the folder, an image or a report is missing.
     """
     check_split(split)
-    folder = Path(root or RENDERED) / "iu-drr"
+    folder = rendered_folder("iu-drr", root)
     examples = []
     for row in read_cases(folder):
         if row["split"] == split:
@@ -26,6 +26,13 @@ def load(split: str, root: Path | None = None) -> list[Example]:
             text = reports.prompt(row["report_id"])
             examples.append(Example(row["report_id"], path, text, tuple(row["findings"].split(";"))))
     return examples
+
+
+def rendered_folder(name: str, root: Path | None) -> Path:
+    """The folder of a rendered set: below `root` if it is there, else in the repository, since the same root serves the
+    real sets."""
+    given = Path(root or RENDERED) / name
+    return given if given.is_dir() else RENDERED / name
 
 
 def read_cases(folder: Path) -> list[dict[str, str]]:

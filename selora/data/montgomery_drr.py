@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .common import RENDERED, DataError, Example, check_split
-from .iu_drr import read_cases
+from .common import DataError, Example, check_split
+from .iu_drr import read_cases, rendered_folder
 from .montgomery import compose
 
 
 def load(split: str, root: Path | None = None) -> list[Example]:
-    """The examples of a split, in the order of the table; 'val' is empty, as in the paper. root: the folder that
-    holds `montgomery-drr`, by default the repository's data folder.
+    """The examples of a split, in the order of the table; 'val' is empty, as in the paper. root: as in
+    `rendered_folder`.
 
     Raises DataError where the folder or an image is missing, or a reading is empty.
     """
     check_split(split)
-    folder = Path(root or RENDERED) / "montgomery-drr"
+    folder = rendered_folder("montgomery-drr", root)
     examples = []
     for row in read_cases(folder):
         if row["split"] == split:
