@@ -1,6 +1,6 @@
 """Pretrain the mini base model: a Stable Diffusion of 9 million parameters, on pictures that are not radiographs.
 
-    python scripts/pretrain_base.py all --vae-budget 14m --unet-budget 42m     # about an hour on 2 cores
+    python scripts/pretrain_base.py all --vae-budget 14m --unet-budget 36m     # about an hour on 2 cores
 
 Stages, each of which can be run alone and goes on from its own checkpoint in data/raw/pretrain:
     vae     pictures and captions are drawn once, the tokenizer is built, the autoencoder is trained; once the
@@ -28,31 +28,33 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
-WORK = ROOT / "data/raw/pretrain"            # pictures, latents, checkpoints: not tracked
-OUT = ROOT / "data/mini-sd"                  # the model and its log: tracked
+WORK = ROOT / "data/raw/pretrain"  # pictures, latents, checkpoints: not tracked
+OUT = ROOT / "data/mini-sd"  # the model and its log: tracked
 SEED = 0
 
-CT = 800                                     # CT pictures, for the autoencoder only
-SHARE_CT, SHARE_EXTRA = 0.2, 0.3             # of an autoencoder batch; the rest is clip art and drawn scenes
-UNSEEN = 10                                  # one extra picture in ten stays unseen, to measure the PSNR on
-VAE_LR = 1e-3                                # for a model of this size; 1e-4, Stable Diffusion's, is for 84 M
-CROP, FULL_FROM = 64, 0.7                    # crops are 4 x cheaper; the last 30 % sees whole pictures, as in use
-KL = 1e-4                                    # per latent: holds the scale of the latents, costs no sharpness
-EDGES = 0.5                                  # L1 on differences of neighbours: sharper than L1 alone, no download
-UNET_LR = 8e-4                               # high, as a short budget asks for; warm-up and cosine keep it stable
-DROP_CAPTION = 0.1                           # the empty prompt, for classifier-free guidance, as Stable Diffusion
-EMA = 0.999                                  # averages about the last 1,000 steps
-SAVE_SECONDS = 180                           # between validations, each with a checkpoint
+CT = 800  # CT pictures, for the autoencoder only
+SHARE_CT, SHARE_EXTRA = 0.2, 0.3  # of an autoencoder batch; the rest is clip art and drawn scenes
+UNSEEN = 10  # one extra picture in ten stays unseen, to measure the PSNR on
+VAE_LR = 1e-3  # for a model of this size; 1e-4, Stable Diffusion's, is for 84 M
+CROP, FULL_FROM = 64, 0.7  # crops are 4 x cheaper; the last 30 % sees whole pictures, as in use
+KL = 1e-4  # per latent: holds the scale of the latents, costs no sharpness
+EDGES = 0.5  # L1 on differences of neighbours: sharper than L1 alone, no download
+UNET_LR = 8e-4  # high, as a short budget asks for; warm-up and cosine keep it stable
+MIN_SNR = 1.0  # weights of the loss; 5 is usual, 1 looks further towards high noise
+DROP_CAPTION = 0.1  # the empty prompt, for classifier-free guidance, as Stable Diffusion
+EMA = 0.999  # averages about the last 1,000 steps
+SAVE_SECONDS = 180  # between validations, each with a checkpoint
 
 
 # ---- autoencoder ----------------------------------------------------------------------------------------------------
+
 
 def vae_loss(vae: AutoencoderKL, batch: torch.Tensor) -> torch.Tensor:
     with autocast():
         posterior = vae.encode(batch).latent_dist
         out = vae.decode(posterior.sample()).sample.float()
     edges = F.l1_loss(out.diff(dim=2), batch.diff(dim=2)) + F.l1_loss(out.diff(dim=3), batch.diff(dim=3))
-    kl = 0.5 * (posterior.mean ** 2 + posterior.var - 1 - posterior.logvar).mean()
+    kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
     return F.l1_loss(out, batch) + EDGES * edges + KL * kl
 
 
@@ -65,7 +67,7 @@ def train_vae(budget: str, batch: int, extra: Path | None) -> None:
     shown = np.flatnonzero(np.arange(len(folder)) % UNSEEN) if extra else None
     torch.manual_seed(SEED)
     vae = build_vae().to(DEVICE, memory_format=torch.channels_last)  # a tenth faster
-    if (WORK / "latents.pt").exists():                              # the U-Net has learned these latents already
+    if (WORK / "latents.pt").exists():  # the U-Net has learned these latents already
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
     optimizer = torch.optim.Adam(vae.parameters(), lr=VAE_LR)
@@ -85,7 +87,7 @@ def train_vae(budget: str, batch: int, extra: Path | None) -> None:
     for step, spent in steps(state, budget):
         rng = np.random.default_rng((SEED, step))
         whole = spent > FULL_FROM
-        n, side = (batch * CROP ** 2 // SIZE ** 2, SIZE) if whole else (batch, CROP)  # the same number of pixels
+        n, side = (batch * CROP**2 // SIZE**2, SIZE) if whole else (batch, CROP)  # the same number of pixels
         chosen = []
         for draw in rng.random(n):
             if draw < SHARE_CT:
@@ -95,7 +97,7 @@ def train_vae(budget: str, batch: int, extra: Path | None) -> None:
             else:
                 chosen.append(store[rng.choice(train)])
         top, left = rng.integers(0, SIZE - side + 1, 2)
-        loss = vae_loss(vae, to_tensor(np.stack(chosen)[:, top:top + side, left:left + side]))
+        loss = vae_loss(vae, to_tensor(np.stack(chosen)[:, top : top + side, left : left + side]))
         descend(optimizer, loss, VAE_LR, step, spent)
         losses.append(loss.item())
         if time.time() - saved > SAVE_SECONDS:
@@ -107,6 +109,7 @@ def train_vae(budget: str, batch: int, extra: Path | None) -> None:
 
 # ---- U-Net and text encoder -----------------------------------------------------------------------------------------
 
+
 def encode() -> dict:
     """The latents of all pictures (posterior means, fp16) and what scales them to unit variance. Made once."""
     if not (WORK / "latents.pt").exists():
@@ -116,18 +119,33 @@ def encode() -> dict:
         latents = []
         with torch.no_grad(), autocast():
             for start in tqdm(range(0, len(store), 32), "latents"):
-                latents.append(vae.encode(to_tensor(store[start:start + 32])).latent_dist.mean.half().cpu())
+                latents.append(vae.encode(to_tensor(store[start : start + 32])).latent_dist.mean.half().cpu())
         latents = torch.cat(latents)
         save(WORK / "latents.pt", {"latents": latents, "scaling_factor": 1 / latents.float().std().item()})
     return torch.load(WORK / "latents.pt", weights_only=True)
 
 
-def denoising_loss(denoiser: torch.nn.ModuleDict, noiser: DDPMScheduler, latents: torch.Tensor, ids: torch.Tensor,
-                   noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+def denoising_loss(
+    denoiser: torch.nn.ModuleDict,
+    noiser: DDPMScheduler,
+    latents: torch.Tensor,
+    ids: torch.Tensor,
+    noise: torch.Tensor,
+    t: torch.Tensor,
+    weighted: bool = False,
+) -> torch.Tensor:
     with autocast():
         context = denoiser["text_encoder"](ids).last_hidden_state
         predicted = denoiser["unet"](noiser.add_noise(latents, noise, t), t, context).sample
-    return F.mse_loss(predicted.float(), noise)
+    squared = (predicted.float() - noise).square().mean((1, 2, 3))
+    return (weight(noiser, t) * squared).mean() if weighted else squared.mean()
+
+
+def weight(noiser: DDPMScheduler, t: torch.Tensor) -> torch.Tensor:
+    """Min-SNR: full weight where noise prevails, less where little is left. The coarse shape of a picture is decided at
+    high noise, whose errors are small numbers that a plain mean hardly sees."""
+    alpha = noiser.alphas_cumprod.to(t.device)[t]
+    return (MIN_SNR * (1 - alpha) / alpha).clamp(max=1)
 
 
 def train_unet(budget: str, batch: int) -> None:
@@ -141,34 +159,52 @@ def train_unet(budget: str, batch: int) -> None:
     torch.manual_seed(SEED)
     denoiser = build_denoiser(tokenizer).to(DEVICE, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=UNET_LR, betas=(0.9, 0.99), weight_decay=0.01)
-    average = AveragedModel(denoiser, avg_fn=lambda mean, new, n: torch.lerp(  # shorter at first: it starts at noise
-        mean, new, max(1 - EMA, (1 / (n + 1)) ** 0.75)))
+    average = AveragedModel(
+        denoiser,
+        avg_fn=lambda mean, new, n: torch.lerp(  # shorter at first: it starts at noise
+            mean, new, max(1 - EMA, (1 / (n + 1)) ** 0.75)
+        ),
+    )
     state = load(WORK / "unet.pt", {"step": 0, "seconds": 0.0, "log": []})
     if state["step"]:
         denoiser.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average.load_state_dict(state["average"])
-    fixed = torch.Generator().manual_seed(SEED)     # the same noise and times at every validation
+    fixed = torch.Generator().manual_seed(SEED)  # the same noise and times at every validation
     noise = torch.randn(len(validation), *latents.shape[1:], generator=fixed).to(DEVICE)
     times = torch.randint(0, 1000, (len(validation),), generator=fixed).to(DEVICE)
     losses, saved = [], time.time()
 
     def checkpoint() -> None:
         with torch.no_grad():
-            checked = np.mean([denoising_loss(average.module, noiser, latents[v], ids[v], noise[p], times[p]).item()
-                               for p in np.array_split(np.arange(len(validation)), 8) for v in [validation[p]]])
+            checked = np.mean(
+                [
+                    denoising_loss(average.module, noiser, latents[v], ids[v], noise[p], times[p]).item()
+                    for p in np.array_split(np.arange(len(validation)), 8)
+                    for v in [validation[p]]
+                ]
+            )
         state["log"].append(row("unet", state, losses, checked))
         write_log(OUT, "unet", state["log"])
-        save(WORK / "unet.pt", state | {"model": denoiser.state_dict(), "optimizer": optimizer.state_dict(),
-                                        "average": average.state_dict()})
+        save(
+            WORK / "unet.pt",
+            state
+            | {"model": denoiser.state_dict(), "optimizer": optimizer.state_dict(), "average": average.state_dict()},
+        )
 
     for step, spent in steps(state, budget):
         rng = np.random.default_rng((SEED, step))
         chosen = rng.choice(train, batch)
         dropped = torch.from_numpy(rng.random(batch) < DROP_CAPTION).to(DEVICE)
-        loss = denoising_loss(denoiser, noiser, latents[chosen], torch.where(dropped[:, None], empty, ids[chosen]),
-                              torch.randn(batch, *latents.shape[1:]).to(DEVICE),
-                              torch.randint(0, 1000, (batch,)).to(DEVICE))
+        loss = denoising_loss(
+            denoiser,
+            noiser,
+            latents[chosen],
+            torch.where(dropped[:, None], empty, ids[chosen]),
+            torch.randn(batch, *latents.shape[1:]).to(DEVICE),
+            torch.randint(0, 1000, (batch,)).to(DEVICE),
+            weighted=True,
+        )
         descend(optimizer, loss, UNET_LR, step, spent)
         average.update_parameters(denoiser)
         losses.append(loss.item())
@@ -180,6 +216,7 @@ def train_unet(budget: str, batch: int) -> None:
 
 
 # ---- export ---------------------------------------------------------------------------------------------------------
+
 
 def export(radiographs: Path | None) -> None:
     """Write data/mini-sd from the checkpoints there are, then measure the autoencoder as it was written."""
@@ -206,10 +243,10 @@ if __name__ == "__main__":
     parser.add_argument("stage", choices=["vae", "unet", "export", "all"])
     parser.add_argument("--vae-budget", default="14m", help="minutes (14m) or steps (3000)")
     parser.add_argument("--vae-batch", type=int, default=16, help="64-pixel crops; a quarter as many whole pictures")
-    parser.add_argument("--extra-pictures", type=Path, help="folder of PNG files that the autoencoder sees as well")
-    parser.add_argument("--unet-budget", default="42m", help="minutes (42m) or steps (3000)")
-    parser.add_argument("--unet-batch", type=int, default=32)
-    parser.add_argument("--radiographs", type=Path, help="folder of PNG files on which `export` measures the PSNR")
+    parser.add_argument("--extra-pictures", type=Path, help="folder of pictures the autoencoder sees as well")
+    parser.add_argument("--unet-budget", default="36m", help="minutes (36m) or steps (3000)")
+    parser.add_argument("--unet-batch", type=int, default=16)
+    parser.add_argument("--radiographs", type=Path, help="folder of pictures to measure the PSNR on")
     args = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     OUT.mkdir(parents=True, exist_ok=True)

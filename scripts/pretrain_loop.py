@@ -45,6 +45,7 @@ def write_log(folder: Path, stage: str, rows: list[list]) -> None:
 
 def steps(state: dict, budget: str) -> Iterator[tuple[int, float]]:
     """Yield (step, share of the budget spent) until the budget is spent; keeps step and seconds in `state`."""
+
     def spent() -> float:
         if budget.endswith("m"):
             return state["seconds"] / (60 * float(budget[:-1]))
@@ -52,7 +53,7 @@ def steps(state: dict, budget: str) -> Iterator[tuple[int, float]]:
 
     while spent() < 1:
         began = time.time()
-        torch.manual_seed(state["step"])     # a resumed run draws what an unbroken one would have drawn
+        torch.manual_seed(state["step"])  # a resumed run draws what an unbroken one would have drawn
         yield state["step"], spent()
         state["step"] += 1
         state["seconds"] += time.time() - began

@@ -27,6 +27,7 @@ DRAWN = 7000  # scenes: a third of all pictures; clip art gives two pictures a f
 
 # ---- clip art -------------------------------------------------------------------------------------------------------
 
+
 def clip_art_files(folder: Path = CLIP_ART) -> list[Path]:
     """All clip art, with one in ten of the 1,378 numbered stars: more would make a sixth of the set stars."""
     files = sorted(folder.rglob("*.png"))
@@ -39,6 +40,7 @@ def clip_art_files(folder: Path = CLIP_ART) -> list[Path]:
 
 def clip_art_caption(file: Path, folder: Path = CLIP_ART) -> str:
     """`animals/bugs/flying_wasp_gerald_g._02.png` -> `flying wasp gerald, bugs animals`."""
+
     def words(text: str) -> list[str]:
         split_camel_case = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
         return [w for w in re.findall(r"[a-z]+", split_camel_case.lower()) if len(w) > 1 and w not in ("svg", "png")]
@@ -70,6 +72,7 @@ def clip_art_variants(file: Path, caption: str, rng: np.random.Generator) -> lis
 
 # ---- CT, for the autoencoder only -----------------------------------------------------------------------------------
 
+
 def package_file(package: str, name: str) -> Path:
     """A data file of an installed package, without importing the package."""
     spec = importlib.util.find_spec(package)
@@ -91,7 +94,7 @@ def ct_pictures(n: int, rng: np.random.Generator) -> np.ndarray:
         else:  # rows run from head to foot; a voxel is 2.5 mm high and 0.7 mm wide
             depth = 1 if kind == "coronal" else int(rng.integers(60, 400))
             start = int(rng.integers(60, max(61, volume.shape[1] - 60 - depth)))
-            plane = np.clip(volume[:, start:start + depth], -1000, 600).mean(1).T[::-1]
+            plane = np.clip(volume[:, start : start + depth], -1000, 600).mean(1).T[::-1]
         low, high = np.quantile(plane, [rng.uniform(0, 0.1), rng.uniform(0.95, 1)])
         plane = np.clip((plane - low) / (high - low + 1e-6), 0, 1) ** rng.uniform(0.6, 1.6)
         picture = Image.fromarray((plane * 255).astype(np.uint8)).resize((SIZE + 32, SIZE + 32), Image.BICUBIC)
@@ -104,6 +107,7 @@ def ct_pictures(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 # ---- words ----------------------------------------------------------------------------------------------------------
+
 
 def report_words() -> Counter:
     """How often each word stands in the IU X-Ray reports, for the tokenizer's vocabulary; the text goes nowhere."""
@@ -123,6 +127,7 @@ def held_out(name: str) -> bool:
 
 
 # ---- all of it on disk ----------------------------------------------------------------------------------------------
+
 
 def picture_set(work: Path, seed: int) -> tuple[np.ndarray, list[str], np.ndarray]:
     """All pictures (uint8, on disk), their captions, and which are held out. Made on the first call."""

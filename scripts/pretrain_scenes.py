@@ -8,20 +8,38 @@ import numpy as np
 from PIL import Image
 
 SIZE = 128
-Y, X = np.mgrid[-1:1:SIZE * 1j, -1:1:SIZE * 1j].astype(np.float32)
-SHADES = {"black": 0.02, "very dark": 0.12, "dark": 0.25, "grey": 0.5, "light grey": 0.7, "bright": 0.85,
-          "white": 0.97}
-COLOURS = {"red": (1, 0.25, 0.2), "green": (0.3, 0.9, 0.35), "blue": (0.3, 0.4, 1), "yellow": (1, 0.9, 0.3),
-           "orange": (1, 0.6, 0.2), "purple": (0.7, 0.3, 0.9), "brown": (0.6, 0.4, 0.25)}
+Y, X = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j].astype(np.float32)
+SHADES = {"black": 0.02, "very dark": 0.12, "dark": 0.25, "grey": 0.5, "light grey": 0.7, "bright": 0.85, "white": 0.97}
+COLOURS = {
+    "red": (1, 0.25, 0.2),
+    "green": (0.3, 0.9, 0.35),
+    "blue": (0.3, 0.4, 1),
+    "yellow": (1, 0.9, 0.3),
+    "orange": (1, 0.6, 0.2),
+    "purple": (0.7, 0.3, 0.9),
+    "brown": (0.6, 0.4, 0.25),
+}
 SIZES = {"tiny": 0.07, "small": 0.14, "": 0.25, "large": 0.4, "very large": 0.6}
 COLUMNS = {"left": -0.5, "": 0.0, "right": 0.5}
 ROWS = {"upper": -0.5, "": 0.0, "lower": 0.5}
 # name of a shape: (its outline, width and height as multiples of its size)
-SHAPES = {"circle": ("ellipse", 1, 1), "ellipse": ("ellipse", 1.4, 0.8), "tall oval": ("ellipse", 0.65, 1.5),
-          "wide oval": ("ellipse", 1.5, 0.6), "square": ("box", 0.85, 0.85), "column": ("box", 0.35, 1.7),
-          "band": ("box", 1.7, 0.3), "diamond": ("diamond", 1.1, 1.1), "triangle": ("triangle", 1.1, 1.1),
-          "blob": ("blob", 1.1, 1.1), "patch": ("blob", 1.3, 0.9), "ring": ("ring", 1, 1), "line": ("box", 2.0, 0.06),
-          "arc": ("arc", 1.3, 1.3), "spot": ("ellipse", 0.6, 0.6)}
+SHAPES = {
+    "circle": ("ellipse", 1, 1),
+    "ellipse": ("ellipse", 1.4, 0.8),
+    "tall oval": ("ellipse", 0.65, 1.5),
+    "wide oval": ("ellipse", 1.5, 0.6),
+    "square": ("box", 0.85, 0.85),
+    "column": ("box", 0.35, 1.7),
+    "band": ("box", 1.7, 0.3),
+    "diamond": ("diamond", 1.1, 1.1),
+    "triangle": ("triangle", 1.1, 1.1),
+    "blob": ("blob", 1.1, 1.1),
+    "patch": ("blob", 1.3, 0.9),
+    "ring": ("ring", 1, 1),
+    "line": ("box", 2.0, 0.06),
+    "arc": ("arc", 1.3, 1.3),
+    "spot": ("ellipse", 0.6, 0.6),
+}
 
 
 def smooth_noise(rng: np.random.Generator, cells: int) -> np.ndarray:
@@ -51,8 +69,16 @@ def outline(kind: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -
     raise ValueError(kind)
 
 
-def draw(canvas: np.ndarray, shape: str, where: tuple[float, float], size: float, colour: np.ndarray, soft: float,
-         strength: float, rng: np.random.Generator) -> np.ndarray:
+def draw(
+    canvas: np.ndarray,
+    shape: str,
+    where: tuple[float, float],
+    size: float,
+    colour: np.ndarray,
+    soft: float,
+    strength: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """Lay one shape over the canvas. `soft` is the width of its edge, `strength` how much of the ground it hides."""
     kind, width, height = SHAPES[shape]
     upright = shape in ("column", "tall oval", "wide oval", "band", "triangle")
@@ -88,8 +114,9 @@ def ground(rng: np.random.Generator, grey: bool) -> tuple[np.ndarray, str]:
         canvas = canvas + rng.uniform(0.1, 0.35) * slope[..., None]
         return canvas, f"a {name} background, brighter at the {side}"
     if kind == "cloudy":
-        return canvas + rng.uniform(0.08, 0.25) * smooth_noise(rng, int(rng.integers(4, 16)))[..., None], \
-            f"a cloudy {name} background"
+        return canvas + rng.uniform(0.08, 0.25) * smooth_noise(rng, int(rng.integers(4, 16)))[
+            ..., None
+        ], f"a cloudy {name} background"
     if kind == "striped":
         way, axis = choose(rng, {"horizontal": Y, "vertical": X, "diagonal": (X + Y) / 1.4})
         waves = np.sin(axis * rng.uniform(10, 40) + rng.uniform(0, 6) + 0.6 * smooth_noise(rng, 4))

@@ -42,11 +42,12 @@ def decode(vae: AutoencoderKL, latents: torch.Tensor, batch_size: int) -> np.nda
 def cached_latents(
     vae: AutoencoderKL, examples: Sequence[Example], size: int, cache: Path, batch_size: int
 ) -> torch.Tensor:
-    """`encode` of some examples, kept in folder `cache` under a hash of pixels and autoencoder weights."""
+    """`encode` of some examples, kept in folder `cache` under a hash of pixels and encoder weights."""
     images = load_images(examples, size)
     digest = hashlib.sha256(images.tobytes())
-    for tensor in vae.state_dict().values():
-        digest.update(tensor.cpu().numpy().tobytes())
+    for name, tensor in vae.state_dict().items():
+        if not name.startswith(("decoder", "post_quant_conv")):
+            digest.update(tensor.cpu().numpy().tobytes())
     path = cache / f"{digest.hexdigest()[:16]}.safetensors"
     if not path.exists():
         save_checkpoint(path, {"latents": encode(vae, images, batch_size)}, {"images": len(images), "size": size})

@@ -78,7 +78,7 @@ def caption(runs: pd.DataFrame) -> str:
     return (
         f"Encoder: {settings['encoder']}, an ImageNet network and not Inception: figures compare only within this "
         f"table. Images: {counts}, one for each prompt of the test split, against as many test images. "
-        f"Guidance scale {settings['guidance_scale']}, DPM-Solver++ with {settings['sampling_steps']} steps, "
+        f"Guidance scale {settings['guidance_scale']}, SDE-DPM-Solver++ with {settings['sampling_steps']} steps, "
         f"prompt dropout {settings['prompt_dropout']}. Mean ± standard deviation over seeds; one seed has no "
         "deviation. FID of so few images is mostly bias, to be read beside its floor (as many other images of the "
         "same set); KID is unbiased and the primary figure. U-Net and text encoder: trainable parameters of the "
