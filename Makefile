@@ -38,4 +38,4 @@ lint: env
 	.venv/bin/ruff format --check .
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache results/smoke results/quick results/mini results/paper
+	rm -rf .venv .pytest_cache .ruff_cache results/smoke  # other results may be hours of work: remove them by hand

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], record: dict) -> None:
     """Write tensors and record so that a reader finds either the old file or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     save_file(
         {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial, {"record": json.dumps(record)}
     )

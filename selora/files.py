@@ -13,6 +13,6 @@ def write_json(path: Path, record: dict) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(text)
     os.replace(partial, path)

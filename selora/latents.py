@@ -42,9 +42,9 @@ def decode(vae: AutoencoderKL, latents: torch.Tensor, batch_size: int) -> np.nda
 def cached_latents(
     vae: AutoencoderKL, examples: Sequence[Example], size: int, cache: Path, batch_size: int
 ) -> torch.Tensor:
-    """`encode` of some examples, kept in folder `cache` under a hash of pixels and encoder weights."""
+    """`encode` of some examples, kept in folder `cache` under a hash of all it depends on."""
     images = load_images(examples, size)
-    digest = hashlib.sha256(images.tobytes())
+    digest = hashlib.sha256(images.tobytes() + str(vae.config.scaling_factor).encode())
     for name, tensor in vae.state_dict().items():
         if not name.startswith(("decoder", "post_quant_conv")):
             digest.update(tensor.cpu().numpy().tobytes())

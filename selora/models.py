@@ -18,6 +18,7 @@ def load_base(name: str) -> StableDiffusionPipeline:
 
     Raises:
         FileNotFoundError: where it is neither, with what to do.
+        ValueError: for a base that predicts something else than the noise.
     """
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
@@ -30,11 +31,17 @@ def load_base(name: str) -> StableDiffusionPipeline:
             use_safetensors=True,
         )
     except OSError as error:
+        if folder.is_dir():
+            raise FileNotFoundError(f"base model {folder} is incomplete: {error}") from error
         raise FileNotFoundError(
             f"base model '{name}' is neither a folder in {REPOSITORY} nor a model that can be fetched now: "
             "check the profile's base_model, or fetch it first with `hf download`"
         ) from error
-    pipe.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if pipe.scheduler.config.prediction_type != "epsilon":
+        raise ValueError(
+            f"base model '{name}' predicts {pipe.scheduler.config.prediction_type}; only epsilon is trained"
+        )
+    pipe.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"), torch.float32)
     pipe.unet.to(memory_format=torch.channels_last)  # a tenth faster
     return pipe
 

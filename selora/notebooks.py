@@ -11,6 +11,7 @@ import papermill
 from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
+from nbclient.exceptions import DeadKernelError
 from tqdm import tqdm
 
 from selora import plots
@@ -139,6 +140,10 @@ def run_notebooks(notebooks: list[Path], parameters: dict, folder: Path) -> None
             papermill.execute_notebook(
                 notebook, copy, parameters, progress_bar=False, extra_arguments=["--log-level=ERROR"]
             )
+        except DeadKernelError:
+            raise RuntimeError(
+                f"{notebook.name} lost its kernel, most likely for want of memory (see {copy})"
+            ) from None
         except papermill.PapermillExecutionError as error:
             raise RuntimeError(f"{notebook.name} failed with {error.ename}: {error.evalue} (see {copy})") from None
         print(f"{notebook.name}  {time.perf_counter() - started:.0f} s", flush=True)

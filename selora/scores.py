@@ -1,5 +1,6 @@
 """FID and KID of generated images, and what they are to be read beside: a floor and a ceiling."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +15,23 @@ from selora.metrics import fid, kid
 
 
 def reference_scores(
-    vae: AutoencoderKL, reference: np.ndarray, others: np.ndarray, encoder: nn.Module, batch_size: int, path: Path
+    vae: AutoencoderKL, reference: np.ndarray, others: np.ndarray, encoder: nn.Module, batch_size: int, cache: Path
 ) -> tuple[torch.Tensor, dict]:
     """Features of the reference images, and the scores that bound every method's; computed once per data set.
 
     Args:
         reference: images generated ones are compared with, (N, H, W, 3) uint8.
         others: as many other images of the same set: their distance is the floor that sampling noise alone gives.
-        path: where the outcome is kept.
+        cache: folder where the outcome is kept, under a hash of everything it depends on.
 
     Returns:
         Features (N, F), and a record: floor_fid, floor_kid; ceiling_fid, ceiling_kid of the autoencoder's
         reconstruction of the reference, which no adapter of the denoiser can better.
     """
+    digest = hashlib.sha256(reference.tobytes() + others.tobytes() + type(encoder).__name__.encode())
+    for tensor in vae.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    path = cache / f"reference-{digest.hexdigest()[:16]}.safetensors"
     if not path.exists():
         real, other = features(encoder, reference), features(encoder, others)
         rebuilt = features(encoder, decode(vae, encode(vae, reference, batch_size), batch_size))

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import random
 import subprocess
 import time
 from pathlib import Path
@@ -67,11 +68,11 @@ def execute(profile: Profile, dataset: str, method_name: str, seed: int, folder:
     examples = {split: load_examples(dataset, split, profile.data_root) for split in ("train", "val", "test")}
     examples["val"] = examples["val"][: profile.validation_images]
     scored = examples["test"][: profile.images]
-    others = examples["train"][: len(scored)]
+    others = random.Random(0).sample(examples["train"], min(len(scored), len(examples["train"])))
     reference, other = (latents.load_images(part, profile.resolution) for part in (scored, others))
 
-    encoder = make_encoder(profile.encoder)
     pipe = models.load_base(profile.base_model)
+    encoder = make_encoder(profile.encoder).to(pipe.device)
     networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
     base_parameters = {name: sum(p.numel() for p in model.parameters()) for name, model in networks.items()}
     method = make_method(method_name, settings["method"], seed)
@@ -119,8 +120,7 @@ def execute(profile: Profile, dataset: str, method_name: str, seed: int, folder:
     )
     sample_seconds = time.perf_counter() - started
     save_images(images, [e.id for e in scored], folder / "samples")
-    kept = folder.parents[1] / "reference.safetensors"
-    real, bounds = reference_scores(pipe.vae, reference, other, encoder, profile.sampling_batch, kept)
+    real, bounds = reference_scores(pipe.vae, reference, other, encoder, profile.sampling_batch, CACHE)
     result = {
         "dataset": dataset,
         "method": method_name,

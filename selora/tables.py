@@ -17,6 +17,7 @@ def collect(folder: Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: where there is none.
+        ValueError: where runs were scored in different ways, so that no one table can hold them.
     """
     runs = [json.loads(path.read_text()) for path in sorted(folder.glob("runs/*/*/*/result.json"))]
     if not runs:
@@ -24,6 +25,10 @@ def collect(folder: Path) -> pd.DataFrame:
             f"no finished run in {folder / 'runs'}: run the numbered notebooks, or make run_all, first"
         )
     table = pd.DataFrame(runs)
+    for name in ("encoder", "images", "resolution", "base_model", "sampling_steps", "guidance_scale"):
+        found = {settings.get(name) for settings in table.settings}
+        if len(found) > 1:
+            raise ValueError(f"runs in {folder / 'runs'} differ in {name} ({found}): move away those that are outdated")
     order = {name: i for i, name in enumerate([*DATASETS, *METHODS])}
     return table.sort_values(["dataset", "method", "seed"], key=lambda c: c.map(order) if c.dtype == "str" else c)
 
@@ -77,7 +82,7 @@ def caption(runs: pd.DataFrame) -> str:
     counts = ", ".join(f"{rows.n.iloc[0]} for {dataset}" for dataset, rows in runs.groupby("dataset", sort=False))
     return (
         f"Encoder: {settings['encoder']}, an ImageNet network and not Inception: figures compare only within this "
-        f"table. Images: {counts}, one for each prompt of the test split, against as many test images. "
+        f"table. Images: {counts}, for the first prompts of the test split, against the images they belong to. "
         f"Guidance scale {settings['guidance_scale']}, SDE-DPM-Solver++ with {settings['sampling_steps']} steps, "
         f"prompt dropout {settings['prompt_dropout']}. Mean ± standard deviation over seeds; one seed has no "
         "deviation. FID of so few images is mostly bias, to be read beside its floor (as many other images of the "

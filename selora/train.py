@@ -3,8 +3,10 @@
 import argparse
 import sys
 
+from selora.data import DATASETS
 from selora.data.common import DataError
-from selora.profiles import load_profile
+from selora.methods import METHODS
+from selora.profiles import check_choices, load_profile
 from selora.study import run, run_folder
 
 
@@ -17,6 +19,8 @@ def main() -> None:
     parser.add_argument("--data-root", default="", help="folder of the real data sets; without it SELORA_DATA")
     args = parser.parse_args()
     try:
+        check_choices("data set", [args.dataset], DATASETS)
+        check_choices("method", [args.method], METHODS)
         profile = load_profile(args.profile, datasets=args.dataset, methods=args.method, data_root=args.data_root)
         result = run(profile, args.dataset, args.method, args.seed)
     except (DataError, FileNotFoundError, ValueError) as error:

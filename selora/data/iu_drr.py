@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from . import reports
-from .common import RENDERED, DataError, Example, check_split
+from .common import RENDERED, SPLITS, DataError, Example, check_split
 
 
 def load(split: str, root: Path | None = None) -> list[Example]:
@@ -31,14 +31,25 @@ def load(split: str, root: Path | None = None) -> list[Example]:
 def rendered_folder(name: str, root: Path | None) -> Path:
     """The folder of a rendered set: below `root` if it is there, else in the repository, since the same root serves the
     real sets."""
+    if root and not Path(root).is_dir():
+        raise DataError(f"Data folder {Path(root).resolve()} is not there.")
     given = Path(root or RENDERED) / name
     return given if given.is_dir() else RENDERED / name
 
 
 def read_cases(folder: Path) -> list[dict[str, str]]:
-    """The rows of a rendered set's table. Raises DataError where it is missing."""
+    """The rows of a rendered set's table, whose first column is the case's id. Raises DataError where the table is
+    missing, names an unknown split, or does not match the images one to one."""
     table = folder / "cases.csv"
     if not table.is_file():
         raise DataError(f"Table {table} is missing. Give the folder that holds {folder.name}, or restore it with git.")
     with table.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+    listed = {next(iter(row.values())): row["split"] for row in rows}
+    for case, split in listed.items():
+        if split not in SPLITS:
+            raise DataError(f"Case {case} in {table} has split {split!r}. Choose from: {', '.join(SPLITS)}.")
+    for path in sorted((folder / "images").glob("*")):
+        if path.stem not in listed:
+            raise DataError(f"Image {path} has no case in {table}. Add its row, or remove the image.")
+    return rows

@@ -50,7 +50,7 @@ def find(root: Path | None) -> Path:
     folder = Path(given) if Path(given).name == "MontgomerySet" else Path(given) / "MontgomerySet"
     for part in (folder, folder / "CXR_png", folder / "ClinicalReadings"):
         if not part.is_dir():
-            raise DataError(f"Folder {part} is not there. {GET_IT}")
+            raise DataError(f"Folder {part.resolve()} is not there. {GET_IT}")
     return folder
 
 
@@ -58,8 +58,8 @@ def parse(path: Path) -> tuple[str, int, str]:
     """Sex ('M', 'F' or 'O'), age in years and reading of one text file; a reading of several lines becomes one.
     Raises DataError where one of them is missing."""
     text = path.read_text(encoding="utf-8", errors="replace")
-    sex = re.search(r"Sex:\s*([A-Z])", text)
-    age = re.search(r"Age:\s*(\d+)", text)
+    sex = re.search(r"Sex:[ \t]*([MFO])\b", text)
+    age = re.search(r"Age:[ \t]*(\d+)", text)
     reading = " ".join(line.strip() for line in text.splitlines() if not re.match(r"\s*Patient's (Sex|Age)", line))
     for name, value in (("sex", sex), ("age", age), ("reading", reading.strip())):
         if not value:

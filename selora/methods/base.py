@@ -1,4 +1,4 @@
-"""The base model untouched: the floor of every comparison."""
+"""The base model untouched: what every method starts from."""
 
 from selora.methods.method import Method
 

@@ -45,6 +45,8 @@ class Profile:
         check_choices("method", [*self.methods, *self.method_settings], METHODS)
         for method, settings in self.method_settings.items():
             check_choices(f"setting of {method}", list(settings), METHODS[method][1])
+        if not isinstance(self.learning_rate, float):
+            raise ValueError(f"profile {self.name}: learning_rate is {self.learning_rate!r}; write it as 3.0e-3")
         for name in self.datasets:
             if name not in self.steps:
                 raise ValueError(f"profile {self.name} gives no steps for data set '{name}': add it under 'steps'")
