@@ -20,6 +20,7 @@ def load_base(name: str) -> StableDiffusionPipeline:
         FileNotFoundError: where it is neither, with what to do.
         ValueError: for a base that predicts something else than the noise.
     """
+    diffusers_logging.set_verbosity_error()  # else it prints the cut end of every long prompt
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     folder = REPOSITORY / name

@@ -3,6 +3,7 @@
 import ast
 import html
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from selora.data.common import open_image
 from selora.files import write_text
 from selora.profiles import REPOSITORY, Profile, load_profile
 from selora.study import RESULTS, run, run_folder
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # text progress bars need no widgets
 
 FOLDER = REPOSITORY / "notebooks"
 NEEDS = {"02_base": "base", "03_lora": "lora", "04_selora": "selora", "05_rank_map": "selora"}  # notebook: its method
