@@ -1,12 +1,13 @@
 # make env       the virtual environment in .venv (every other target makes it first)
 # make run_all   the whole study; PROFILE=smoke|quick|mini picks its size, DATASETS= and METHODS= narrow it
+# make publish   copies the tables, figures and records of PROFILE to results/published
 # make test      the tests
 PROFILE ?= quick
 PYTHON ?= python3
 export HF_HUB_OFFLINE ?= 1
 export TRANSFORMERS_VERBOSITY ?= error
 
-.PHONY: env run_all test lint clean
+.PHONY: env run_all publish test lint clean
 env: .venv/.ready
 
 # torchxrayvision is installed without its dependencies: only its data files are read, and the torchvision it asks for
@@ -29,6 +30,12 @@ run_all: env
 	@mkdir -p results/$(PROFILE)/notebooks
 	.venv/bin/papermill notebooks/run_all.ipynb results/$(PROFILE)/notebooks/run_all.ipynb --log-output --no-progress-bar \
 	    -p profile "$(PROFILE)" -p datasets "$(DATASETS)" -p methods "$(METHODS)"
+
+# What of a profile's results is kept in the repository: tables, figures, every run's record; no weights, no samples.
+publish:
+	@mkdir -p results/published/$(PROFILE)
+	@cd results/$(PROFILE) && tar -cf - table1.* figures runs/*/*/*/*.json runs/*/*/*/*.csv \
+	    | tar -xf - -C ../published/$(PROFILE)
 
 test: env
 	.venv/bin/python -m pytest

@@ -185,3 +185,20 @@ def select(seed: int) -> list[tuple[str, str, list[Finding]]]:
         for place, slot in zip(order[start : start + len(slots)], rng.permutation(slots), strict=True):
             split[chosen[place][0].id] = str(slot)
     return sorted(((r.id, split[r.id], found) for r, found in chosen), key=lambda case: int(case[0][3:]))
+
+
+def outside(seed: int) -> list[tuple[str, str, list[Finding]]]:
+    """(report id, 'outside', findings) of every report with findings text that no study set of seed 0 uses. Terms that
+    cannot be drawn are left out here, so a text may say a little more than its image shows: good enough to learn from,
+    not to test on."""
+    rng = np.random.default_rng(seed)
+    studied = {report_id for report_id, _, _ in select(0)}
+    cases = []
+    for report in reports.reports().values():
+        if report.findings and report.id not in studied:
+            drawn = [from_term(term, report.findings.lower(), rng) for term in report.mesh if term != "normal"]
+            found = [finding for findings in drawn for finding in findings or []]
+            most = {(f.name, f.side, f.zone): f for f in sorted(found, key=lambda f: f.severity)}
+            if not {"hyperinflation", "hypoinflation"} <= {f.name for f in found}:
+                cases.append((report.id, "outside", list(most.values())))
+    return sorted(cases, key=lambda case: int(case[0][3:]))

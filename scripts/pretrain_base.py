@@ -7,9 +7,10 @@ Stages, each of which can be run alone and goes on from its own checkpoint in da
             latents are made, a longer budget trains the decoder alone
     unet    every picture is encoded once, then text encoder and U-Net are trained together on the latents
     export  the weights are written to data/mini-sd in the diffusers layout, the autoencoder's PSNR is measured
-A budget is minutes (14m) or steps (3000). The learning rate falls to zero at its end, so give the whole budget of a
-stage, not what is left of it. One CUDA device is used where there is one (bfloat16 autocast); all else is the same.
-Beside other jobs, OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE is several times faster than two threads that wait.
+A stage without a checkpoint starts from the published weights in data/mini-sd where there are any; to start from
+nothing, move that folder away. A budget is minutes (14m) or steps (3000). The learning rate falls to zero at its end:
+give the whole budget of a stage, not what is left of it. One CUDA device is used where there is one (bfloat16
+autocast); all else is the same. Beside other jobs, OMP_NUM_THREADS=1 is several times faster than two threads.
 """
 
 import argparse
@@ -21,7 +22,16 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler
 from pretrain_loop import DEVICE, autocast, descend, load, row, save, steps, to_tensor, write_log
-from pretrain_parts import BETAS, build_denoiser, build_tokenizer, build_vae, psnr, tokenize, write_pipeline
+from pretrain_parts import (
+    BETAS,
+    build_denoiser,
+    build_tokenizer,
+    build_vae,
+    load_published,
+    psnr,
+    tokenize,
+    write_pipeline,
+)
 from pretrain_pictures import SIZE, ct_pictures, picture_set, read_folder
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
@@ -41,6 +51,7 @@ KL = 1e-4  # per latent: holds the scale of the latents, costs no sharpness
 EDGES = 0.5  # L1 on differences of neighbours: sharper than L1 alone, no download
 UNET_LR = 8e-4  # high, as a short budget asks for; warm-up and cosine keep it stable
 MIN_SNR = 1.0  # weights of the loss; 5 is usual, 1 looks further towards high noise
+COARSE = {4: 0.25, 16: 0.25}  # weights of the error's means over 4 x 4 and all 16 x 16: brightness must not drift
 DROP_CAPTION = 0.1  # the empty prompt, for classifier-free guidance, as Stable Diffusion
 EMA = 0.999  # averages about the last 1,000 steps
 SAVE_SECONDS = 180  # between validations, each with a checkpoint
@@ -64,13 +75,15 @@ def vae_loss(vae: AutoencoderKL, batch: torch.Tensor) -> torch.Tensor:
 
 def train_vae(budget: str, batch: int, extra: Path | None) -> None:
     store, captions, held_out = picture_set(WORK, SEED)
-    build_tokenizer(captions).save_pretrained(WORK / "tokenizer")
+    if not (WORK / "tokenizer").exists():  # its numbers are the text encoder's words
+        build_tokenizer(captions).save_pretrained(WORK / "tokenizer")
     train, validation = np.flatnonzero(~held_out), to_tensor(store[np.flatnonzero(held_out)[::5]])
     ct = ct_pictures(CT, np.random.default_rng(SEED))
     folder = read_folder(extra) if extra else None
     shown = np.flatnonzero(np.arange(len(folder)) % UNSEEN) if extra else None
     torch.manual_seed(SEED)
     vae = build_vae().to(DEVICE, memory_format=torch.channels_last)  # a tenth faster
+    load_published(OUT, torch.nn.ModuleDict({"vae": vae}))
     if (WORK / "latents.pt").exists():  # the U-Net has learned these latents already
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
@@ -141,8 +154,13 @@ def denoising_loss(
     with autocast():
         context = denoiser["text_encoder"](ids).last_hidden_state
         predicted = denoiser["unet"](noiser.add_noise(latents, noise, t), t, context).sample
-    squared = (predicted.float() - noise).square().mean((1, 2, 3))
-    return (weight(noiser, t) * squared).mean() if weighted else squared.mean()
+    error = predicted.float() - noise
+    if not weighted:
+        return error.square().mean()
+    squared = error.square().mean((1, 2, 3))
+    for cells in COARSE:  # times its area, so that errors without structure count alike at every size
+        squared = squared + COARSE[cells] * cells**2 * F.avg_pool2d(error, cells).square().mean((1, 2, 3))
+    return (weight(noiser, t) * squared).mean()
 
 
 def weight(noiser: DDPMScheduler, t: torch.Tensor) -> torch.Tensor:
@@ -174,6 +192,8 @@ def train_unet(budget: str, batch: int) -> None:
         denoiser.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average.load_state_dict(state["average"])
+    else:
+        load_published(OUT, denoiser)
     fixed = torch.Generator().manual_seed(SEED)  # the same noise and times at every validation
     noise = torch.randn(len(validation), *latents.shape[1:], generator=fixed).to(DEVICE)
     times = torch.randint(0, 1000, (len(validation),), generator=fixed).to(DEVICE)

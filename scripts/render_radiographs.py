@@ -1,4 +1,5 @@
-"""Renders the radiographs of iu-drr and montgomery-drr and writes their tables.
+"""Renders the radiographs of iu-drr and montgomery-drr and writes their tables; and of iu-outside, the reports that the
+study does not use, for the autoencoder, the small CLIP and the classifier of findings to learn from.
 
     pip install -e '.[render]'
     python scripts/render_radiographs.py --set iu-drr
@@ -47,8 +48,9 @@ def names(findings: list[Finding]) -> list[str]:
 
 def plan(dataset: str, seed: int) -> list[tuple[dict[str, object], list[Finding]]]:
     """The table's rows with the findings to draw."""
-    if dataset == "iu-drr":
-        cases = [({"report_id": i, "split": split}, found) for i, split, found in iu_cases.select(seed)]
+    if dataset.startswith("iu"):
+        select = iu_cases.select if dataset == "iu-drr" else iu_cases.outside
+        cases = [({"report_id": i, "split": split}, found) for i, split, found in select(seed)]
     else:
         cases = [
             ({"case_id": c.id, "split": c.split, "sex": c.sex, "age": c.age, "reading": c.reading}, c.findings)
@@ -67,7 +69,7 @@ def plan(dataset: str, seed: int) -> list[tuple[dict[str, object], list[Finding]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", choices=["iu-drr", "montgomery-drr"], required=True)
+    parser.add_argument("--set", choices=["iu-drr", "montgomery-drr", "iu-outside"], required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="render only the first LIMIT cases of the table")
     parser.add_argument("--out", type=Path, default=DATA, help="the folder that the set's folder goes to")

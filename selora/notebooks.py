@@ -25,7 +25,7 @@ from selora.study import RESULTS, run, run_folder
 warnings.filterwarnings("ignore", message="IProgress not found")  # text progress bars need no widgets
 
 FOLDER = REPOSITORY / "notebooks"
-NEEDS = {"02_base": "base", "03_lora": "lora", "04_selora": "selora", "05_rank_map": "selora"}  # notebook: its method
+NEEDS = {"02_base": "base", "03_full": "full", "04_lora": "lora", "05_selora": "selora", "06_rank_map": "selora"}
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ class Study:
         """Run a method on all data sets and seeds of the profile, skipping what is done; its main figures."""
         pairs = [(dataset, seed) for dataset in self.profile.datasets for seed in self.profile.seeds]
         results = [run(self.profile, dataset, method, seed, self.folder.parent) for dataset, seed in pairs]
-        shown = ["dataset", "seed", "n", "fid", "floor_fid", "kid", "floor_kid", "best_step", "train_seconds"]
-        return pd.DataFrame(results)[shown]
+        rows = [{**r, "floor_fid": r["floor"]["fid"], "floor_kid": r["floor"]["kid"]} for r in results]
+        shown = ["dataset", "seed", "n", "fid", "floor_fid", "kid", "kid_error", "floor_kid", "clip", "best_step"]
+        return pd.DataFrame(rows)[[*shown, "train_seconds"]]
 
     def run_folder(self, dataset: str, method: str) -> Path:
         """The run of the profile's first seed."""

@@ -1,53 +1,132 @@
-"""FID and KID of generated images, and what they are to be read beside: a floor and a ceiling."""
+"""All figures of one set of generated images, and what they are to be read beside: a floor and a ceiling."""
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from diffusers import AutoencoderKL
-from torch import nn
+from torchmetrics.multimodal import CLIPScore
 
+from selora.alignment import clip_metric, clip_scores
 from selora.checkpoint import load_checkpoint, save_checkpoint
-from selora.encoders import features
+from selora.data.common import Example
+from selora.encoders import Encoder, features, make_encoder
+from selora.findings import LABELS, Classifier, finding_scores, label_matrix, load_classifier
 from selora.latents import decode, encode
-from selora.metrics import fid, kid
+from selora.metrics import fid, finding_auroc, kid, kid_error, ms_ssim_within, prdc
+
+DIVERSITY = (8, 4)  # prompts, and images of each, for MS-SSIM: 24 images more to sample
 
 
-def reference_scores(
-    vae: AutoencoderKL, reference: np.ndarray, others: np.ndarray, encoder: nn.Module, batch_size: int, cache: Path
+@dataclass(frozen=True)
+class Judges:
+    """What looks at the images: an encoder, a CLIP, and a classifier of findings."""
+
+    encoder: Encoder
+    clip: CLIPScore
+    classifier: Classifier
+
+
+def make_judges(encoder: str, clip: str, device: torch.device) -> Judges:
+    """The judges that a profile names, on a device."""
+    return Judges(make_encoder(encoder).to(device), clip_metric(clip).to(device), load_classifier().to(device))
+
+
+def distances(reference: torch.Tensor, generated: torch.Tensor) -> dict:
+    """What two sets of features (N, F), (M, F) say of each other."""
+    return {
+        "fid": fid(reference, generated),
+        "kid": kid(reference, generated),
+        "kid_error": kid_error(reference, generated),
+        **prdc(reference, generated),
+    }
+
+
+def by_image(images: np.ndarray, examples: Sequence[Example], judges: Judges) -> pd.DataFrame:
+    """One row per image: id, clip (with its own prompt), and the classifier's score of each finding."""
+    table = pd.DataFrame(finding_scores(judges.classifier, images).numpy(), columns=LABELS)
+    table.insert(0, "clip", clip_scores(judges.clip, images, [e.prompt for e in examples]).numpy())
+    table.insert(0, "id", [e.id for e in examples])
+    return table
+
+
+def prompt_figures(table: pd.DataFrame, examples: Sequence[Example]) -> dict:
+    """CLIP score and AUROC of each finding, from `by_image`'s table."""
+    labels = label_matrix([e.findings for e in examples], [e.places for e in examples])
+    return {
+        "clip": float(table["clip"].mean()),
+        "findings": finding_auroc(torch.from_numpy(table[list(LABELS)].to_numpy()), labels, list(LABELS)),
+    }
+
+
+def reference_figures(
+    vae: AutoencoderKL,
+    reference: np.ndarray,
+    examples: Sequence[Example],
+    others: np.ndarray,
+    judges: Judges,
+    batch_size: int,
+    cache: Path,
 ) -> tuple[torch.Tensor, dict]:
-    """Features of the reference images, and the scores that bound every method's; computed once per data set.
+    """Features of the reference images, and the figures that bound every method's; computed once per data set.
 
     Args:
-        reference: images generated ones are compared with, (N, H, W, 3) uint8.
+        reference: images generated ones are compared with, (N, H, W, 3) uint8, and their examples.
         others: as many other images of the same set: their distance is the floor that sampling noise alone gives.
         cache: folder where the outcome is kept, under a hash of everything it depends on.
 
     Returns:
-        Features (N, F), and a record: floor_fid, floor_kid; ceiling_fid, ceiling_kid of the autoencoder's
-        reconstruction of the reference, which no adapter of the denoiser can better.
+        Features (N, F), and a record: floor, ceiling (each as `distances`; the ceiling is the autoencoder's
+        reconstruction of the reference, which no adapter of the denoiser can better; with `prompt_figures`), and
+        reference (`prompt_figures` of the reference images themselves).
     """
-    digest = hashlib.sha256(reference.tobytes() + others.tobytes() + type(encoder).__name__.encode())
-    for tensor in vae.state_dict().values():
-        digest.update(tensor.cpu().numpy().tobytes())
+    digest = hashlib.sha256(reference.tobytes() + others.tobytes() + repr(examples).encode())
+    digest.update(b"".join(weights_hash(module) for module in (judges.encoder, judges.clip, judges.classifier, vae)))
     path = cache / f"reference-{digest.hexdigest()[:16]}.safetensors"
     if not path.exists():
-        real, other = features(encoder, reference), features(encoder, others)
-        rebuilt = features(encoder, decode(vae, encode(vae, reference, batch_size), batch_size))
+        real, other = features(judges.encoder, reference), features(judges.encoder, others)
+        rebuilt = decode(vae, encode(vae, reference, batch_size), batch_size)
         record = {
-            "floor_fid": fid(real[: len(other)], other),
-            "floor_kid": kid(real[: len(other)], other),
-            "floor_n": len(other),
-            "ceiling_fid": fid(real, rebuilt),
-            "ceiling_kid": kid(real, rebuilt),
+            "floor": distances(real[: len(other)], other),
+            "ceiling": distances(real, features(judges.encoder, rebuilt))
+            | prompt_figures(by_image(rebuilt, examples, judges), examples),
+            "reference": prompt_figures(by_image(reference, examples, judges), examples),
         }
         save_checkpoint(path, {"features": real}, record)
     tensors, record = load_checkpoint(path)
     return tensors["features"], record
 
 
-def scores(images: np.ndarray, reference_features: torch.Tensor, encoder: nn.Module) -> dict:
-    """FID and KID of generated images (N, H, W, 3) uint8 against the reference's features."""
-    generated = features(encoder, images)
-    return {"fid": fid(reference_features, generated), "kid": kid(reference_features, generated), "n": len(images)}
+def cached_features(encoder: Encoder, images: np.ndarray, cache: Path) -> torch.Tensor:
+    """`features` of real images, kept in folder `cache` under a hash of the images and of the encoder's weights."""
+    path = cache / f"features-{hashlib.sha256(images.tobytes() + weights_hash(encoder)).hexdigest()[:16]}.safetensors"
+    if not path.exists():
+        save_checkpoint(path, {"features": features(encoder, images)}, {"images": len(images)})
+    return load_checkpoint(path)[0]["features"]
+
+
+def weights_hash(module: torch.nn.Module) -> bytes:
+    """A hash of all weights of a module."""
+    digest = hashlib.sha256()
+    for tensor in module.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.digest()
+
+
+def figures(
+    images: np.ndarray, examples: Sequence[Example], groups: np.ndarray, reference: torch.Tensor, judges: Judges
+) -> tuple[dict, pd.DataFrame]:
+    """All figures of generated images (N, H, W, 3) uint8 and the table behind them, one row per image.
+
+    Args:
+        examples: whose prompts the images were made for.
+        groups: several images of each of some prompts (P, M, H, W, 3), for diversity.
+        reference: features (N, F) of the real images.
+    """
+    table = by_image(images, examples, judges)
+    found = distances(reference, features(judges.encoder, images)) | prompt_figures(table, examples)
+    return found | {"ms_ssim": ms_ssim_within(groups), "n": len(images)}, table

@@ -1,5 +1,7 @@
 """One run of the study: data set x method x seed, named by them, skipped when done."""
 
+import functools
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -12,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from selora.data import load_examples
+from selora.data.common import Example
 from selora.files import write_json
 from selora.profiles import REPOSITORY, Profile
 
@@ -38,12 +41,21 @@ def run(profile: Profile, dataset: str, method: str, seed: int, results: Path = 
         ValueError: where the folder holds a run with other settings.
     """
     folder = run_folder(profile, dataset, method, seed, results)
-    settings = profile.run_settings(dataset, method)
+    settings = profile.run_settings(dataset, method) | {"base_weights": fingerprint(REPOSITORY / profile.base_model)}
     if (folder / "settings.json").exists():
         check_settings(folder, json.loads((folder / "settings.json").read_text()), settings)
     if not (folder / "result.json").exists():
         execute(profile, dataset, method, seed, folder, settings)
     return json.loads((folder / "result.json").read_text())
+
+
+def fingerprint(folder: Path) -> str | None:
+    """A short hash of all weights below a folder, so that runs on a replaced base are not taken for finished; None for
+    a base that is no folder."""
+    digest, files = hashlib.sha256(), sorted(folder.rglob("*.safetensors"))
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12] if files else None
 
 
 def check_settings(folder: Path, found: dict, wanted: dict) -> None:
@@ -59,22 +71,19 @@ def check_settings(folder: Path, found: dict, wanted: dict) -> None:
 def execute(profile: Profile, dataset: str, method_name: str, seed: int, folder: Path, settings: dict) -> None:
     """The work of `run`. Torch and its kin are imported only here: reading a finished run needs none of them."""
     from selora import latents, models
-    from selora.encoders import make_encoder
     from selora.methods import make_method
     from selora.sampling import sample
-    from selora.scores import reference_scores, scores
+    from selora.scores import DIVERSITY, figures, make_judges, reference_figures
     from selora.training import train
 
     examples = {split: load_examples(dataset, split, profile.data_root) for split in ("train", "val", "test")}
     examples["val"] = examples["val"][: profile.validation_images]
-    scored = examples["test"][: profile.images]
-    others = random.Random(0).sample(examples["train"], min(len(scored), len(examples["train"])))
+    scored, others = reference_and_others(examples["test"], examples["train"], profile.images)
     reference, other = (latents.load_images(part, profile.resolution) for part in (scored, others))
 
     pipe = models.load_base(profile.base_model)
-    encoder = make_encoder(profile.encoder).to(pipe.device)
+    judges = make_judges(profile.encoder, profile.clip, pipe.device)
     networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
-    base_parameters = {name: sum(p.numel() for p in model.parameters()) for name, model in networks.items()}
     method = make_method(method_name, settings["method"], seed)
     method.attach(networks)
 
@@ -97,37 +106,43 @@ def execute(profile: Profile, dataset: str, method_name: str, seed: int, folder:
             checkpoint=folder / "checkpoint.safetensors",
             steps=settings["steps"],
             batch_size=profile.batch_size,
-            learning_rate=profile.learning_rate,
+            learning_rate=settings["method"].get("learning_rate", profile.learning_rate),
             prompt_dropout=profile.prompt_dropout,
             checkpoint_interval=profile.checkpoint_interval,
             seed=seed,
         )
         method.save(networks, folder)
         pd.DataFrame(trained["history"]).to_csv(folder / "history.csv", index=False)
-    figures = write_ranks(networks, base_parameters, folder)
+    sizes = write_ranks(networks, folder)
     if trained["expansions"]:
         pd.DataFrame(trained["expansions"]).to_csv(folder / "expansions.csv", index=False)
 
     started = time.perf_counter()
-    images = sample(
+    sampled = functools.partial(
+        sample,
         pipe,
-        [e.prompt for e in scored],
         size=profile.resolution,
         steps=profile.sampling_steps,
         guidance_scale=profile.guidance_scale,
         batch_size=profile.sampling_batch,
         seed=seed,
     )
+    images = sampled([e.prompt for e in scored])
     sample_seconds = time.perf_counter() - started
     save_images(images, [e.id for e in scored], folder / "samples")
-    real, bounds = reference_scores(pipe.vae, reference, other, encoder, profile.sampling_batch, CACHE)
+    prompts, times = DIVERSITY
+    groups = sampled([e.prompt for e in scored[:prompts] for _ in range(times)])
+    groups = groups.reshape(-1, times, *groups.shape[1:])
+    real, bounds = reference_figures(pipe.vae, reference, scored, other, judges, profile.sampling_batch, CACHE)
+    found, table = figures(images, scored, groups, real, judges)
+    table.to_csv(folder / "scores.csv", index=False)
     result = {
         "dataset": dataset,
         "method": method_name,
         "seed": seed,
-        **scores(images, real, encoder),
+        **found,
         **bounds,
-        **figures,
+        **sizes,
         "best_step": trained["best_step"],
         "best_val_loss": trained["best_loss"],
         "train_seconds": trained["train_seconds"],
@@ -143,7 +158,13 @@ def execute(profile: Profile, dataset: str, method_name: str, seed: int, folder:
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
 
-def write_ranks(networks, base_parameters: dict[str, int], folder: Path) -> dict:
+def reference_and_others(test: list[Example], train: list[Example], count: int) -> tuple[list[Example], list[Example]]:
+    """The examples whose prompts and images runs are scored with, and as many of the training set, for the floor."""
+    scored = test[:count]
+    return scored, random.Random(0).sample(train, min(len(scored), len(train)))
+
+
+def write_ranks(networks, folder: Path) -> dict:
     """Write ranks.csv, if there are ranks, and return the figures on size: of the weights that are scored."""
     from selora.adapters import kind, ranks, trainable_parameters
 
@@ -156,7 +177,7 @@ def write_ranks(networks, base_parameters: dict[str, int], folder: Path) -> dict
     for network, model in networks.items():
         adapter = trainable_parameters(model)
         figures[f"{network}_params"] = adapter
-        figures[f"{network}_pct"] = 100 * adapter / (base_parameters[network] + adapter)
+        figures[f"{network}_pct"] = 100 * adapter / sum(p.numel() for p in model.parameters())
         own = [row["rank"] for row in rows if row["network"] == network]
         figures[f"{network}_mean_rank"] = sum(own) / len(own) if own else None
     if rows:

@@ -9,7 +9,7 @@ from selora.data import DATASETS
 from selora.files import write_text
 from selora.methods import METHODS
 
-MEASURED = ("fid", "kid")
+MEASURED = ("fid", "kid", "clip", "auroc")
 
 
 def collect(folder: Path) -> pd.DataFrame:
@@ -24,13 +24,19 @@ def collect(folder: Path) -> pd.DataFrame:
         raise FileNotFoundError(
             f"no finished run in {folder / 'runs'}: run the numbered notebooks, or make run_all, first"
         )
-    table = pd.DataFrame(runs)
+    table = pd.DataFrame(runs).assign(auroc=[mean_auroc(run) for run in runs])
     for name in ("encoder", "images", "resolution", "base_model", "sampling_steps", "guidance_scale"):
         found = {settings.get(name) for settings in table.settings}
         if len(found) > 1:
             raise ValueError(f"runs in {folder / 'runs'} differ in {name} ({found}): move away those that are outdated")
     order = {name: i for i, name in enumerate([*DATASETS, *METHODS])}
     return table.sort_values(["dataset", "method", "seed"], key=lambda c: c.map(order) if c.dtype == "str" else c)
+
+
+def mean_auroc(figures: dict) -> float:
+    """Mean over findings, their sides not counted again; no number where no finding is frequent enough."""
+    values = [record["auroc"] for record in figures["findings"] if ", " not in record["finding"]]
+    return sum(values) / len(values) if values else float("nan")
 
 
 def table1(runs: pd.DataFrame) -> pd.DataFrame:
@@ -56,6 +62,8 @@ def markdown(runs: pd.DataFrame) -> str:
         "seeds",
         "FID ↓",
         "KID x 1000 ↓",
+        "CLIP score ↑",
+        "finding AUROC ↑",
         "U-Net",
         "text encoder",
         "training",
@@ -65,14 +73,20 @@ def markdown(runs: pd.DataFrame) -> str:
     for dataset, rows in table1(runs).groupby("dataset", sort=False):
         for row in rows.itertuples():
             scores = [spread(row.fid_mean, row.fid_std), spread(1000 * row.kid_mean, 1000 * row.kid_std)]
+            scores += [spread(row.clip_mean, row.clip_std), spread(row.auroc_mean, row.auroc_std, 3)]
             sizes = [f"{row.unet_params:,} ({row.unet_pct:.2f} %)"]
             sizes += [f"{row.text_encoder_params:,} ({row.text_encoder_pct:.2f} %)"]
             costs = [f"{row.train_seconds:.0f} s", f"{row.peak_memory_mb:.0f} MB"]
             lines.append([dataset, row.method, str(row.n_seeds), *scores, *sizes, *costs])
         bounds = runs[runs.dataset == dataset].iloc[0]
-        for name, words in (("floor", "reference against reference"), ("ceiling", "autoencoder's reconstruction")):
-            scores = [f"{bounds[f'{name}_fid']:.1f}", f"{1000 * bounds[f'{name}_kid']:.1f}"]
-            lines.append([dataset, f"*{name}: {words}*", "", *scores, "", "", "", ""])
+        floor, ceiling, reference = bounds["floor"], bounds["ceiling"], bounds["reference"]
+        for words, distance, prompted in (
+            ("floor: reference against reference", floor, reference),
+            ("ceiling: autoencoder's reconstruction", ceiling, ceiling),
+        ):
+            scores = [f"{distance['fid']:.1f}", f"{1000 * distance['kid']:.1f}"]
+            scores += [f"{prompted['clip']:.1f}", f"{mean_auroc(prompted):.3f}"]
+            lines.append([dataset, f"*{words}*", "", *scores, "", "", "", ""])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + caption(runs) + "\n"
 
 
@@ -86,14 +100,19 @@ def caption(runs: pd.DataFrame) -> str:
         f"Guidance scale {settings['guidance_scale']}, SDE-DPM-Solver++ with {settings['sampling_steps']} steps, "
         f"prompt dropout {settings['prompt_dropout']}. Mean ± standard deviation over seeds; one seed has no "
         "deviation. FID of so few images is mostly bias, to be read beside its floor (as many other images of the "
-        "same set); KID is unbiased and the primary figure. U-Net and text encoder: trainable parameters of the "
-        f"weights scored, as a share of adapter and base together. Base model: {settings['base_model']}."
+        f"same set); KID is unbiased and the primary figure. CLIP score by {settings['clip']}, a small CLIP trained on "
+        "rendered radiographs: 100 x cosine, with an arbitrary zero, so to be read against its value on the reference "
+        "images (the floor's row). Finding AUROC: mean over the findings that 8 or more of the prompts have, of a "
+        "classifier's scores against what the prompts say; 0.5 is chance. U-Net and text encoder: trainable parameters "
+        f"of the weights scored, as a share of adapter and base together. Base model: {settings['base_model']}."
     )
 
 
-def spread(mean: float, std: float) -> str:
-    """'113.4 ± 7.9', or the mean alone where one seed has no deviation."""
-    return f"{mean:.1f}" if pd.isna(std) else f"{mean:.1f} ± {std:.1f}"
+def spread(mean: float, std: float, digits: int = 1) -> str:
+    """'113.4 ± 7.9', the mean alone where one seed has no deviation, nothing where there is no number."""
+    if pd.isna(mean):
+        return "-"
+    return f"{mean:.{digits}f}" if pd.isna(std) else f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
 def write_table1(folder: Path) -> pd.DataFrame:

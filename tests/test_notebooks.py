@@ -25,7 +25,7 @@ def test_all_notebooks_take_the_same_parameters():
 
 def test_methods_choose_the_notebooks():
     stems = [path.stem for path in numbered(["base", "lora"])]
-    assert stems == ["01_data", "02_base", "03_lora", "06_table1"]
+    assert stems == ["01_data", "02_base", "04_lora", "07_controls", "08_table1"]
     assert set(NEEDS) < {path.stem for path in NOTEBOOKS}
 
 

@@ -18,7 +18,7 @@ def test_packaged_profiles_load(name):
     [
         ({"name": "fast"}, "unknown profile 'fast': choose from mini, quick, smoke"),
         ({"datasets": "iu-drr,cifar"}, "unknown data set 'cifar': choose from iu-drr"),
-        ({"methods": "qlora"}, "unknown method 'qlora': choose from base, lora, selora"),
+        ({"methods": "qlora"}, "unknown method 'qlora': choose from base, full, lora, selora"),
     ],
 )
 def test_unknown_names_list_the_choices(changes, message):

@@ -15,7 +15,7 @@ from selora.notebooks import FOLDER
 from selora.profiles import REPOSITORY, load_profile
 from selora.study import run, run_folder
 
-DATASETS, METHODS = ("iu-drr", "montgomery-drr"), ("base", "lora", "selora")
+DATASETS, METHODS = ("iu-drr", "montgomery-drr"), ("base", "full", "lora", "selora")
 
 
 def run_all(results) -> None:
@@ -36,9 +36,13 @@ def test_the_contracts_files_are_there(smoke):
     for dataset in DATASETS:
         for method in METHODS:
             files = {path.name for path in (folder / "runs" / dataset / method / "seed0").iterdir()}
-            expected = {"result.json", "samples"}
+            expected = {"result.json", "samples", "scores.csv"}
             if method != "base":
-                expected |= {"history.csv", "ranks.csv", "pytorch_lora_weights.safetensors"}
+                expected |= {"history.csv"}
+            if method == "full":
+                expected |= {"linear_layers.safetensors"}
+            if method in ("lora", "selora"):
+                expected |= {"ranks.csv", "pytorch_lora_weights.safetensors"}
             if method == "selora":
                 expected |= {"expansions.csv"}
             assert expected <= files
@@ -96,11 +100,11 @@ def test_one_removed_run_is_made_again_alone_and_alike(smoke):
     old = json.loads((removed / "result.json").read_text())
     shutil.rmtree(removed)
     given = {"profile": "smoke", "results": str(smoke)}
-    papermill.execute_notebook(FOLDER / "03_lora.ipynb", smoke / "03_lora.ipynb", given, progress_bar=False)
+    papermill.execute_notebook(FOLDER / "04_lora.ipynb", smoke / "04_lora.ipynb", given, progress_bar=False)
     after = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/*/*/result.json")}
     assert {path for path in after if after[path] != before[path]} == {removed / "result.json"}
     new = json.loads((removed / "result.json").read_text())
-    for name in ("fid", "kid", "floor_kid", "best_step", "unet_params"):
+    for name in ("fid", "kid", "clip", "ms_ssim", "best_step", "unet_params"):
         assert new[name] == pytest.approx(old[name], rel=1e-6)
 
 
@@ -108,7 +112,7 @@ def test_a_finished_run_with_other_settings_is_refused_with_what_differs(tmp_pat
     profile = load_profile("smoke")
     folder = run_folder(profile, "iu-drr", "lora", 0, tmp_path)
     write_json(folder / "settings.json", profile.run_settings("iu-drr", "lora") | {"learning_rate": 1.0})
-    with pytest.raises(ValueError, match=r"other settings \(learning_rate: 1.0 -> 0.002\)"):
+    with pytest.raises(ValueError, match=r"other settings \(learning_rate: 1.0 -> 0.002; base_weights: None -> "):
         run(profile, "iu-drr", "lora", 0, tmp_path)
 
 

@@ -9,8 +9,8 @@ import pytest
 from selora.tables import collect, markdown, table1, write_table1
 
 COLUMNS = (
-    "dataset method n_seeds fid_mean fid_std kid_mean kid_std unet_params text_encoder_params unet_pct "
-    "text_encoder_pct train_seconds peak_memory_mb"
+    "dataset method n_seeds fid_mean fid_std kid_mean kid_std clip_mean clip_std auroc_mean auroc_std unet_params "
+    "text_encoder_params unet_pct text_encoder_pct train_seconds peak_memory_mb"
 ).split()
 
 
@@ -19,12 +19,14 @@ def folder(tmp_path):
     for method, seed, kid in (("selora", 0, 0.1), ("selora", 1, 0.3), ("base", 0, 0.9)):
         result = {
             "dataset": "iu-drr", "method": method, "seed": seed, "n": 100, "fid": 100 * kid, "kid": kid,
-            "floor_fid": 4.0, "floor_kid": -0.001, "ceiling_fid": 2.0, "ceiling_kid": 0.01,
+            "clip": 20.0, "findings": [{"finding": "nodule", "auroc": 0.6}, {"finding": "nodule, left", "auroc": 0.1}],
+            "floor": {"fid": 4.0, "kid": -0.001}, "ceiling": {"fid": 2.0, "kid": 0.01, "clip": 30.0, "findings": []},
+            "reference": {"clip": 31.0, "findings": [{"finding": "nodule", "auroc": 0.9}]},
             "unet_params": 10 + seed, "text_encoder_params": 5, "unet_pct": 0.5, "text_encoder_pct": 0.25,
             "train_seconds": 3.0, "peak_memory_mb": 100.0,
             "settings": {
                 "encoder": "efficientnet-lite0", "guidance_scale": 2.0, "sampling_steps": 15, "prompt_dropout": 0.1,
-                "base_model": "data/mini-sd",
+                "base_model": "data/mini-sd", "clip": "data/mini-clip",
             },
         }  # fmt: skip
         path = tmp_path / "runs" / "iu-drr" / method / f"seed{seed}" / "result.json"
@@ -55,7 +57,8 @@ def test_the_caption_names_what_a_reader_must_know(folder):
         "ceiling",
     ):
         assert words in text
-    assert "| iu-drr | selora | 2 | 20.0 ± 14.1 | 200.0 ± 141.4 |" in text
+    assert "| iu-drr | selora | 2 | 20.0 ± 14.1 | 200.0 ± 141.4 | 20.0 ± 0.0 | 0.600 ± 0.000 |" in text
+    assert "reference against reference* |  | 4.0 | -1.0 | 31.0 | 0.900 |" in text
 
 
 def test_written_files_agree(folder):

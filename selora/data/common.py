@@ -35,12 +35,14 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Example:
-    """One radiograph with the text it belongs to. findings: names out of FINDINGS."""
+    """One radiograph with the text it belongs to. findings: names out of FINDINGS. places: parallel to them, where each
+    is ('left base + right upper'), '' where that is not said; empty for a set that names no places."""
 
     id: str
     path: Path
     prompt: str
     findings: tuple[str, ...]
+    places: tuple[str, ...] = ()
 
 
 def open_image(path: Path, size: int) -> Image.Image:

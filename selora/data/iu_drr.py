@@ -24,7 +24,8 @@ def load(split: str, root: Path | None = None) -> list[Example]:
             if not path.is_file():
                 raise DataError(f"Image {path} is missing. Restore it with git checkout or render_radiographs.py.")
             text = reports.prompt(row["report_id"])
-            examples.append(Example(row["report_id"], path, text, tuple(row["findings"].split(";"))))
+            findings, places = (tuple(row[column].split(";")) for column in ("findings", "places"))
+            examples.append(Example(row["report_id"], path, text, findings, places))
     return examples
 
 

@@ -26,5 +26,6 @@ def load(split: str, root: Path | None = None) -> list[Example]:
             if not row["reading"].strip():
                 raise DataError(f"Case {row['case_id']} in {folder / 'cases.csv'} has an empty reading.")
             text = compose(row["sex"], int(row["age"]), row["reading"])
-            examples.append(Example(row["case_id"], path, text, tuple(row["findings"].split(";"))))
+            findings, places = (tuple(row[column].split(";")) for column in ("findings", "places"))
+            examples.append(Example(row["case_id"], path, text, findings, places))
     return examples

@@ -4,6 +4,7 @@ from importlib import import_module
 
 METHODS = {
     "base": ("base.Base", {}),
+    "full": ("full.FullFineTuning", {"learning_rate": 3e-4}),  # its own: the adapters' would destroy the base
     "lora": ("lora.LoRA", {"rank": 4}),  # the paper's r
     "selora": ("selora.SelfExpandingLoRA", {"rank": 1, "threshold": 1.1, "interval": 40}),  # the paper's r0, lambda, t
 }

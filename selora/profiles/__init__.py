@@ -36,7 +36,8 @@ class Profile:
     sampling_steps: int
     guidance_scale: float
     sampling_batch: int
-    encoder: str
+    encoder: str  # of FID, KID and their kin
+    clip: str  # of the CLIP score: a folder of the repository, or a hub id
     method_settings: dict[str, dict] = field(default_factory=dict)
     data_root: str | None = None  # folder of the real data sets; without it SELORA_DATA
 

@@ -1,0 +1,98 @@
+"""Which findings a radiograph shows, in the eyes of a small convolutional network trained on rendered ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
+
+from selora.profiles import REPOSITORY
+
+CLASSIFIER = REPOSITORY / "data" / "mini-findings"
+SIZE = 128  # px, a side of the pictures it was trained on
+SIDED = ("opacity", "atelectasis", "pleural effusion", "nodule", "calcified granuloma", "scarring", "scoliosis")
+LABELS = (
+    "cardiomegaly",
+    "opacity",
+    "nodule",
+    "calcified granuloma",
+    "pleural effusion",
+    "atelectasis",
+    "hyperinflation",
+    "hypoinflation",
+    "scarring",
+    "scoliosis",
+    "device",
+    *(f"{name}, {side}" for name in SIDED for side in ("left", "right")),
+)
+
+
+class Classifier(nn.Module):
+    """Radiographs (N, 1, 128, 128) in [-1, 1) to logits (N, L). Each pixel's position is an input: sides matter."""
+
+    def __init__(self, labels: int = len(LABELS)) -> None:
+        super().__init__()
+        widths = (4, 12, 24, 48, 96)
+        self.body = nn.Sequential()
+        for before, after in zip(widths, widths[1:], strict=False):
+            # full resolution before each pooling: a granuloma is 4 pixels wide
+            self.body += nn.Sequential(nn.Conv2d(before, after, 3, 1, 1, bias=False), nn.MaxPool2d(2))
+            self.body += nn.Sequential(nn.BatchNorm2d(after), nn.ReLU())
+        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(2 * widths[-1], labels))
+
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        """The map (N, 96, 8, 8) that the labels are read from."""
+        detail = 4 * (image - F.avg_pool2d(F.pad(image, (4, 4, 4, 4), mode="replicate"), 9, 1))
+        axis = torch.linspace(-1, 1, image.shape[-1], device=image.device)
+        place = torch.stack(torch.meshgrid(axis, axis, indexing="ij")).expand(len(image), -1, -1, -1)
+        return self.body(torch.cat([image, detail, place], 1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        features = self.features(image)
+        return self.head(torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1))
+
+
+def label_matrix(findings: Sequence[Sequence[str]], places: Sequence[Sequence[str]]) -> torch.Tensor:
+    """Which of the LABELS each example shows: (N, L) bool. places: parallel to the findings of each example, such as
+    'left base + right upper'; '' names no side, and () none for any. Findings without a label ('normal', 'cavity') set
+    none.
+
+    Raises ValueError where the lengths of findings and places differ.
+    """
+    rows = []
+    for named, where in zip(findings, places, strict=True):
+        shown = set(named)
+        for name, place in zip(named, where or ("",) * len(named), strict=True):
+            shown |= {f"{name}, {side}" for side in ("left", "right") if side in place or "both" in place}
+        rows.append([label in shown for label in LABELS])
+    return torch.tensor(rows, dtype=torch.bool).reshape(-1, len(LABELS))
+
+
+def load_classifier(folder: Path = CLASSIFIER) -> Classifier:
+    """The trained classifier, for use. Raises FileNotFoundError where its weights are missing."""
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: restore it with git, or make it with scripts/train_findings.py")
+    classifier = Classifier()
+    classifier.load_state_dict(load_file(path))
+    return classifier.eval().requires_grad_(False)
+
+
+def to_input(images: np.ndarray) -> torch.Tensor:
+    """Images (N, H, W, 3) uint8 as the classifier takes them: (N, 1, 128, 128), grey, in [-1, 1)."""
+    grey = torch.from_numpy(images).float().mean(3)[:, None]
+    return F.interpolate(grey, size=(SIZE, SIZE), mode="bicubic", antialias=True) / 128 - 1
+
+
+@torch.no_grad()
+def finding_scores(classifier: Classifier, images: np.ndarray, batch_size: int = 64) -> torch.Tensor:
+    """Scores (N, L) in 0..1 of images (N, H, W, 3) uint8 of any size, in the order of LABELS. They rank pictures; they
+    are not calibrated probabilities."""
+    device = next(classifier.parameters()).device
+    parts = [to_input(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
+    return torch.cat([classifier(part.to(device)).sigmoid().cpu() for part in parts])
