@@ -6,6 +6,9 @@ PROFILE ?= quick
 PYTHON ?= python3
 export HF_HUB_OFFLINE ?= 1
 export TRANSFORMERS_VERBOSITY ?= error
+# glibc gives large blocks back and fetches them anew, zeroed, in every step; keeping them saves a tenth of the time
+export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
+export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 
 .PHONY: env run_all publish test lint clean
 env: .venv/.ready

@@ -64,7 +64,9 @@ def read_renders(folders: Sequence[Path]) -> list[Example]:
 
 def pictures(examples: Sequence[Example]) -> torch.Tensor:
     """The images of examples as the classifier takes them: (n, 1, 128, 128)."""
-    return to_input(np.stack([np.asarray(open_image(e.path, SIZE))[..., :1] for e in examples]))
+    return to_input(
+        torch.from_numpy(np.stack([np.asarray(open_image(e.path, SIZE).convert("L")) for e in examples]))[:, None]
+    )
 
 
 def labels_of(examples: Sequence[Example]) -> torch.Tensor:

@@ -7,11 +7,12 @@ import pandas as pd
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image, ImageFilter
+from torch import nn
 from torchmetrics.multimodal import CLIPScore
 
 from selora.alignment import clip_scores
 from selora.encoders import Encoder, features
-from selora.findings import LABELS, Classifier, finding_scores, label_matrix
+from selora.findings import LABELS, SIDED, finding_scores, label_matrix
 from selora.latents import decode, encode
 from selora.material import Material
 from selora.metrics import auroc, bootstrap, fid, kid
@@ -108,20 +109,25 @@ def findings_table(material: Material) -> pd.DataFrame:
     return pd.DataFrame([{"images": name, **record} for name, run in told.items() for record in run["findings"]])
 
 
-def flips(material: Material, classifier: Classifier) -> pd.DataFrame:
-    """AUROC of each sided finding on the reference and on its mirror images, whose sides are wrong.
+def flips(material: Material, classifier: nn.Module) -> pd.DataFrame:
+    """Left or right? AUROC of the difference of a finding's two sided scores, among reference images that show it on
+    one side only; and the same on their mirror images, whose sides are wrong.
 
-    Columns: finding, n, as they are, mirrored.
+    A sided score by itself hardly tells: it is high for the finding on either side, and many findings are on both.
+    Columns: finding, left and right (images), as they are, mirrored.
     """
     shown, images = [material.examples[i] for i in material.test], material.images[material.test]
     labels = label_matrix([e.findings for e in shown], [e.places for e in shown])
     seen = [finding_scores(classifier, np.ascontiguousarray(i)) for i in (images, images[:, :, ::-1])]
     rows = []
-    for column, name in enumerate(LABELS):
-        present = labels[:, column]
-        if ", " in name and min(present.sum(), (~present).sum()) >= 5:
-            rows.append((name, int(present.sum()), *(auroc(scores[:, column], present) for scores in seen)))
-    return pd.DataFrame(rows, columns=["finding", "n", "as they are", "mirrored"])
+    for name in SIDED:
+        left, right = (LABELS.index(f"{name}, {side}") for side in ("left", "right"))
+        single = labels[:, left] != labels[:, right]
+        is_left = labels[single, left]
+        if min(is_left.sum(), (~is_left).sum()) >= 3:
+            areas = [auroc(scores[single, left] - scores[single, right], is_left) for scores in seen]
+            rows.append((name, int(is_left.sum()), int((~is_left).sum()), *areas))
+    return pd.DataFrame(rows, columns=["finding", "left", "right", "as they are", "mirrored"])
 
 
 def alignments(material: Material, clip: CLIPScore, seed: int = 0) -> pd.DataFrame:

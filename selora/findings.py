@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
+from selora.encoders import XRayDenseNet
 from selora.profiles import REPOSITORY
 
 CLASSIFIER = REPOSITORY / "data" / "mini-findings"
@@ -30,6 +31,18 @@ LABELS = (
     "device",
     *(f"{name}, {side}" for name in SIDED for side in ("left", "right")),
 )
+
+
+# torchxrayvision's names, where it has one for what the study renders
+XRAY = {
+    "Atelectasis": "atelectasis",
+    "Cardiomegaly": "cardiomegaly",
+    "Effusion": "pleural effusion",
+    "Emphysema": "hyperinflation",
+    "Fibrosis": "scarring",
+    "Lung Opacity": "opacity",
+    "Nodule": "nodule",
+}
 
 
 class Classifier(nn.Module):
@@ -55,6 +68,10 @@ class Classifier(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         features = self.features(image)
         return self.head(torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1))
+
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) uint8 of any size to (N, L) in 0..1."""
+        return self(to_input(images)).sigmoid()
 
 
 def label_matrix(findings: Sequence[Sequence[str]], places: Sequence[Sequence[str]]) -> torch.Tensor:
@@ -83,16 +100,64 @@ def load_classifier(folder: Path = CLASSIFIER) -> Classifier:
     return classifier.eval().requires_grad_(False)
 
 
-def to_input(images: np.ndarray) -> torch.Tensor:
-    """Images (N, H, W, 3) uint8 as the classifier takes them: (N, 1, 128, 128), grey, in [-1, 1)."""
-    grey = torch.from_numpy(images).float().mean(3)[:, None]
+def to_input(images: torch.Tensor) -> torch.Tensor:
+    """Images (N, C, H, W) uint8 as the classifier takes them: (N, 1, 128, 128), grey, in [-1, 1)."""
+    grey = images.float().mean(1, keepdim=True)
     return F.interpolate(grey, size=(SIZE, SIZE), mode="bicubic", antialias=True) / 128 - 1
 
 
+class XRayClassifier(nn.Module):
+    """A DenseNet of torchxrayvision, trained on real radiographs of one source, asked for the findings it knows.
+
+    For real data. It knows no sides, and half of the findings; the others' scores are no numbers.
+    """
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        from torchxrayvision.models import model_urls
+
+        self.encoder = XRayDenseNet(source)
+        theirs = model_urls[f"densenet121-res224-{source}"]["labels"]
+        self.columns = {LABELS.index(ours): theirs.index(name) for name, ours in XRAY.items() if name in theirs}
+
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) uint8 to (N, L)."""
+        found = self.encoder.network(self.encoder.pixels(images).mean(dim=1, keepdim=True)).sigmoid()
+        scores = torch.full((len(images), len(LABELS)), torch.nan, device=found.device)
+        for ours, theirs in self.columns.items():
+            scores[:, ours] = found[:, theirs]
+        return scores
+
+
+CLASSIFIERS = {
+    "mini-findings": load_classifier,
+    "xrv-nih": lambda: XRayClassifier("nih"),
+    "xrv-chex": lambda: XRayClassifier("chex"),
+}
+
+
+def make_classifier(name: str) -> nn.Module:
+    """A classifier by its name.
+
+    Raises:
+        ValueError: for an unknown one, with the choices.
+        RuntimeError: where torchxrayvision or its weights are not here, with what to do.
+    """
+    if name not in CLASSIFIERS:
+        raise ValueError(f"unknown classifier '{name}': choose from {', '.join(CLASSIFIERS)}")
+    try:
+        return CLASSIFIERS[name]()
+    except ImportError as error:
+        raise RuntimeError(
+            f"classifier '{name}' needs torchxrayvision whole ({error}): pip install -e '.[paper]'; mini-findings "
+            "needs nothing, but knows rendered radiographs only"
+        ) from error
+
+
 @torch.no_grad()
-def finding_scores(classifier: Classifier, images: np.ndarray, batch_size: int = 64) -> torch.Tensor:
+def finding_scores(classifier: nn.Module, images: np.ndarray, batch_size: int = 64) -> torch.Tensor:
     """Scores (N, L) in 0..1 of images (N, H, W, 3) uint8 of any size, in the order of LABELS. They rank pictures; they
     are not calibrated probabilities."""
     device = next(classifier.parameters()).device
-    parts = [to_input(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
-    return torch.cat([classifier(part.to(device)).sigmoid().cpu() for part in parts])
+    parts = torch.from_numpy(images).permute(0, 3, 1, 2).split(batch_size)
+    return torch.cat([classifier.scores(part.to(device)).cpu() for part in parts])

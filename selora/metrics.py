@@ -114,7 +114,7 @@ def finding_auroc(scores: torch.Tensor, labels: torch.Tensor, names: list[str], 
     """AUROC of each finding with its interval, where at least `least` images have it and as many lack it.
 
     Args:
-        scores, labels: (N, names), the classifier's scores and what the prompts say.
+        scores, labels: (N, names), the classifier's scores (nan for what it does not know) and what the prompts say.
 
     Returns:
         Records: finding, n (with the finding), auroc, low, high.
@@ -122,7 +122,7 @@ def finding_auroc(scores: torch.Tensor, labels: torch.Tensor, names: list[str], 
     records = []
     for column, name in enumerate(names):
         present = labels[:, column].bool()
-        if min(present.sum(), (~present).sum()) >= least:
+        if min(present.sum(), (~present).sum()) >= least and not scores[:, column].isnan().any():
             value, (low, high) = auroc(scores[:, column], present), auroc_interval(scores[:, column], present)
             records.append({"finding": name, "n": int(present.sum()), "auroc": value, "low": low, "high": high})
     return records

@@ -9,17 +9,18 @@ import numpy as np
 import pandas as pd
 import torch
 from diffusers import AutoencoderKL
+from torch import nn
 from torchmetrics.multimodal import CLIPScore
 
 from selora.alignment import clip_metric, clip_scores
 from selora.checkpoint import load_checkpoint, save_checkpoint
 from selora.data.common import Example
 from selora.encoders import Encoder, features, make_encoder
-from selora.findings import LABELS, Classifier, finding_scores, label_matrix, load_classifier
+from selora.findings import LABELS, finding_scores, label_matrix, make_classifier
 from selora.latents import decode, encode
 from selora.metrics import fid, finding_auroc, kid, kid_error, ms_ssim_within, prdc
 
-DIVERSITY = (8, 4)  # prompts, and images of each, for MS-SSIM: 24 images more to sample
+DIVERSITY = (6, 3)  # prompts, and images of each, for MS-SSIM: 18 images more to sample
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Judges:
 
     encoder: Encoder
     clip: CLIPScore
-    classifier: Classifier
+    classifier: nn.Module  # of `findings.CLASSIFIERS`
 
 
-def make_judges(encoder: str, clip: str, device: torch.device) -> Judges:
+def make_judges(encoder: str, clip: str, classifier: str, device: torch.device) -> Judges:
     """The judges that a profile names, on a device."""
-    return Judges(make_encoder(encoder).to(device), clip_metric(clip).to(device), load_classifier().to(device))
+    return Judges(
+        make_encoder(encoder).to(device), clip_metric(clip).to(device), make_classifier(classifier).to(device)
+    )
 
 
 def distances(reference: torch.Tensor, generated: torch.Tensor) -> dict:

@@ -82,7 +82,7 @@ def execute(profile: Profile, dataset: str, method_name: str, seed: int, folder:
     reference, other = (latents.load_images(part, profile.resolution) for part in (scored, others))
 
     pipe = models.load_base(profile.base_model)
-    judges = make_judges(profile.encoder, profile.clip, pipe.device)
+    judges = make_judges(profile.encoder, profile.clip, profile.classifier, pipe.device)
     networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
     method = make_method(method_name, settings["method"], seed)
     method.attach(networks)

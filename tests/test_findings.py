@@ -123,3 +123,47 @@ def test_reports_of_the_study_are_refused_as_outside(tmp_path, monkeypatch):
         train_findings.read_renders([tmp_path])
     with pytest.raises(DataError, match="cases.csv is missing"):
         train_findings.read_renders([tmp_path / "nowhere"])
+
+
+def test_a_classifier_of_real_radiographs_is_asked_for_what_it_knows(monkeypatch):
+    """torchxrayvision itself is not installed whole: a stand-in with its names and its range of input."""
+    import sys
+    from types import ModuleType
+
+    from selora import encoders, findings
+
+    package, models = ModuleType("torchxrayvision"), ModuleType("torchxrayvision.models")
+    labels = ["Hernia", "Effusion", "", "Cardiomegaly"]
+    models.model_urls = {"densenet121-res224-nih": {"labels": labels}}
+    package.models = models
+    monkeypatch.setitem(sys.modules, "torchxrayvision", package)
+    monkeypatch.setitem(sys.modules, "torchxrayvision.models", models)
+
+    class Brightness(encoders.XRayDenseNet):
+        def __init__(self, source):
+            super(encoders.XRayDenseNet, self).__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+            self.network = lambda x: torch.stack(
+                [x.mean((1, 2, 3)), *[x.mean((1, 2, 3)) / 1024 * k for k in (1, 2, 3)]], 1
+            )
+
+    monkeypatch.setattr(findings, "XRayDenseNet", Brightness)
+    dark_and_bright = np.stack([np.zeros((32, 32, 3)), np.full((32, 32, 3), 255)]).astype(np.uint8)
+    scores = finding_scores(findings.make_classifier("xrv-nih"), dark_and_bright)
+    known = [label for label, column in zip(LABELS, scores.T, strict=True) if not column.isnan().any()]
+    assert known == ["cardiomegaly", "pleural effusion"]
+    assert torch.allclose(scores[:, LABELS.index("pleural effusion")], torch.tensor([-1.0, 1.0]).sigmoid(), atol=1e-5)
+    assert torch.allclose(scores[:, LABELS.index("cardiomegaly")], torch.tensor([-3.0, 3.0]).sigmoid(), atol=1e-5)
+
+
+def test_an_unknown_classifier_lists_the_choices_and_a_missing_package_says_what_to_do(monkeypatch):
+    import sys
+
+    from selora.findings import make_classifier
+
+    with pytest.raises(ValueError, match="choose from mini-findings, xrv-nih, xrv-chex"):
+        make_classifier("xrv")
+    monkeypatch.setitem(sys.modules, "torchxrayvision", None)
+    monkeypatch.setitem(sys.modules, "torchxrayvision.models", None)
+    with pytest.raises(RuntimeError, match=r"pip install -e '\.\[paper\]'"):
+        make_classifier("xrv-chex")

@@ -38,6 +38,7 @@ class Profile:
     sampling_batch: int
     encoder: str  # of FID, KID and their kin
     clip: str  # of the CLIP score: a folder of the repository, or a hub id
+    classifier: str  # of the findings
     method_settings: dict[str, dict] = field(default_factory=dict)
     data_root: str | None = None  # folder of the real data sets; without it SELORA_DATA
 
