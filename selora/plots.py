@@ -104,6 +104,7 @@ def score_bars(runs: pd.DataFrame) -> Figure:
 def bias_curve(curve: pd.DataFrame, title: str) -> Figure:
     """FID and KID between two samples of one set by their size, for its images and for a Gaussian like it."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    sizes = sorted(curve.n.unique())
     for axis, metric in zip(axes, ("fid", "kid"), strict=True):
         sns.lineplot(
             curve,
@@ -117,6 +118,8 @@ def bias_curve(curve: pd.DataFrame, title: str) -> Figure:
             legend=metric == "fid",
         )
         axis.set(xscale="log", xlabel="images in each sample", ylabel=metric.upper())
+        axis.set_xticks(sizes, [str(n) for n in sizes])
+        axis.minorticks_off()
     axes[1].axhline(0, color="0.6", linewidth=0.8)
     figure.suptitle(f"{title}: two samples of the same set")
     sns.despine(figure)

@@ -85,7 +85,7 @@ def markdown(runs: pd.DataFrame) -> str:
             ("ceiling: autoencoder's reconstruction", ceiling, ceiling),
         ):
             scores = [f"{distance['fid']:.1f}", f"{1000 * distance['kid']:.1f}"]
-            scores += [f"{prompted['clip']:.1f}", f"{mean_auroc(prompted):.3f}"]
+            scores += [f"{prompted['clip']:.1f}", spread(mean_auroc(prompted), float("nan"), 3)]
             lines.append([dataset, f"*{words}*", "", *scores, "", "", "", ""])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + caption(runs) + "\n"
 
