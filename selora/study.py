@@ -41,7 +41,11 @@ def run(profile: Profile, dataset: str, method: str, seed: int, results: Path = 
         ValueError: where the folder holds a run with other settings.
     """
     folder = run_folder(profile, dataset, method, seed, results)
-    settings = profile.run_settings(dataset, method) | {"base_weights": fingerprint(REPOSITORY / profile.base_model)}
+    settings = profile.run_settings(dataset, method) | {
+        "base_weights": fingerprint(REPOSITORY / profile.base_model),
+        "clip_weights": fingerprint(REPOSITORY / profile.clip),
+        "classifier_weights": fingerprint(REPOSITORY / "data" / profile.classifier),
+    }
     if (folder / "settings.json").exists():
         check_settings(folder, json.loads((folder / "settings.json").read_text()), settings)
     if not (folder / "result.json").exists():
@@ -50,8 +54,8 @@ def run(profile: Profile, dataset: str, method: str, seed: int, results: Path = 
 
 
 def fingerprint(folder: Path) -> str | None:
-    """A short hash of all weights below a folder, so that runs on a replaced base are not taken for finished; None for
-    a base that is no folder."""
+    """A short hash of all weights below a folder, so that runs with a replaced model are not taken for finished; None
+    for a model that is no folder."""
     digest, files = hashlib.sha256(), sorted(folder.rglob("*.safetensors"))
     for file in files:
         digest.update(file.read_bytes())
@@ -64,7 +68,7 @@ def check_settings(folder: Path, found: dict, wanted: dict) -> None:
     if differing:
         raise ValueError(
             f"{folder} was made with other settings ({'; '.join(differing)}): "
-            "move the folder away to run anew, or undo the change of the profile"
+            "move the folder away to run anew, or undo the change of the profile or the model"
         )
 
 
