@@ -73,6 +73,13 @@ def vae_loss(vae: AutoencoderKL, batch: torch.Tensor) -> torch.Tensor:
     return F.l1_loss(out, batch) + EDGES * edge_loss(out, batch) + KL * kl
 
 
+def freeze_encoder_in_use(vae: AutoencoderKL) -> None:
+    """Freeze the encoder once latents are made: the U-Net has learned them."""
+    if (WORK / "latents.pt").exists():
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+
+
 def train_vae(budget: str, batch: int, extra: Path | None) -> None:
     store, captions, held_out = picture_set(WORK, SEED)
     if not (WORK / "tokenizer").exists():  # its numbers are the text encoder's words
@@ -84,9 +91,7 @@ def train_vae(budget: str, batch: int, extra: Path | None) -> None:
     torch.manual_seed(SEED)
     vae = build_vae().to(DEVICE, memory_format=torch.channels_last)  # a tenth faster
     load_published(OUT, torch.nn.ModuleDict({"vae": vae}))
-    if (WORK / "latents.pt").exists():  # the U-Net has learned these latents already
-        vae.encoder.requires_grad_(False)
-        vae.quant_conv.requires_grad_(False)
+    freeze_encoder_in_use(vae)
     optimizer = torch.optim.Adam(vae.parameters(), lr=VAE_LR)
     state = load(WORK / "vae.pt", {"step": 0, "seconds": 0.0, "log": []})
     if state["step"]:

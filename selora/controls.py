@@ -50,9 +50,10 @@ def degradations(reference: torch.Tensor, others: np.ndarray, encoder: Encoder) 
     Strength 0, the images as they are, is the floor. Columns: degradation, strength, level (0 is none), fid, kid.
     """
     plain = features(encoder, others)
+    floor = fid(reference, plain), kid(reference, plain)
     rows = []
     for name, (degrade, strengths) in DEGRADATIONS.items():
-        rows.append((name, 0.0, 0, fid(reference, plain), kid(reference, plain)))
+        rows.append((name, 0.0, 0, *floor))
         for level, strength in enumerate(strengths, start=1):
             found = features(encoder, degrade(others, strength))
             rows.append((name, strength, level, fid(reference, found), kid(reference, found)))
@@ -103,9 +104,10 @@ def findings_table(material: Material) -> pd.DataFrame:
 
     Columns: images, finding, n, auroc, low, high.
     """
-    told = dict(material.results)
-    for any_run in list(material.results.values())[:1]:
-        told = {"reference": any_run["reference"], "reconstruction": any_run["ceiling"], **told}
+    if not material.results:
+        return pd.DataFrame()
+    any_run = next(iter(material.results.values()))
+    told = {"reference": any_run["reference"], "reconstruction": any_run["ceiling"], **material.results}
     return pd.DataFrame([{"images": name, **record} for name, run in told.items() for record in run["findings"]])
 
 

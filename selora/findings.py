@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
+from selora.data import FINDINGS
 from selora.encoders import XRayDenseNet
 from selora.profiles import REPOSITORY
 
@@ -18,17 +19,7 @@ CLASSIFIER = REPOSITORY / "data" / "mini-findings"
 SIZE = 128  # px, a side of the pictures it was trained on
 SIDED = ("opacity", "atelectasis", "pleural effusion", "nodule", "calcified granuloma", "scarring", "scoliosis")
 LABELS = (
-    "cardiomegaly",
-    "opacity",
-    "nodule",
-    "calcified granuloma",
-    "pleural effusion",
-    "atelectasis",
-    "hyperinflation",
-    "hypoinflation",
-    "scarring",
-    "scoliosis",
-    "device",
+    *FINDINGS[1:12],  # those that iu-drr renders; the weights know this order
     *(f"{name}, {side}" for name in SIDED for side in ("left", "right")),
 )
 

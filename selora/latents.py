@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
-from selora.checkpoint import load_checkpoint, save_checkpoint
+from selora.checkpoint import hash_tensors, load_checkpoint, save_checkpoint
 from selora.data.common import Example, open_image
 
 
@@ -45,9 +45,8 @@ def cached_latents(
     """`encode` of some examples, kept in folder `cache` under a hash of all it depends on."""
     images = load_images(examples, size)
     digest = hashlib.sha256(images.tobytes() + str(vae.config.scaling_factor).encode())
-    for name, tensor in vae.state_dict().items():
-        if not name.startswith(("decoder", "post_quant_conv")):
-            digest.update(tensor.cpu().numpy().tobytes())
+    weights = vae.state_dict().items()
+    digest.update(hash_tensors({k: v for k, v in weights if not k.startswith(("decoder", "post_quant_conv"))}))
     path = cache / f"{digest.hexdigest()[:16]}.safetensors"
     if not path.exists():
         save_checkpoint(path, {"latents": encode(vae, images, batch_size)}, {"images": len(images), "size": size})

@@ -13,7 +13,7 @@ from torch import nn
 from torchmetrics.multimodal import CLIPScore
 
 from selora.alignment import clip_metric, clip_scores
-from selora.checkpoint import load_checkpoint, save_checkpoint
+from selora.checkpoint import hash_tensors, load_checkpoint, save_checkpoint
 from selora.data.common import Example
 from selora.encoders import Encoder, features, make_encoder
 from selora.findings import LABELS, finding_scores, label_matrix, make_classifier
@@ -88,7 +88,8 @@ def reference_figures(
         reference (`prompt_figures` of the reference images themselves).
     """
     digest = hashlib.sha256(reference.tobytes() + others.tobytes() + repr(examples).encode())
-    digest.update(b"".join(weights_hash(module) for module in (judges.encoder, judges.clip, judges.classifier, vae)))
+    for module in (judges.encoder, judges.clip, judges.classifier, vae):
+        digest.update(hash_tensors(module.state_dict()))
     path = cache / f"reference-{digest.hexdigest()[:16]}.safetensors"
     if not path.exists():
         real, other = features(judges.encoder, reference), features(judges.encoder, others)
@@ -106,18 +107,11 @@ def reference_figures(
 
 def cached_features(encoder: Encoder, images: np.ndarray, cache: Path) -> torch.Tensor:
     """`features` of real images, kept in folder `cache` under a hash of the images and of the encoder's weights."""
-    path = cache / f"features-{hashlib.sha256(images.tobytes() + weights_hash(encoder)).hexdigest()[:16]}.safetensors"
+    digest = hashlib.sha256(images.tobytes() + hash_tensors(encoder.state_dict()))
+    path = cache / f"features-{digest.hexdigest()[:16]}.safetensors"
     if not path.exists():
         save_checkpoint(path, {"features": features(encoder, images)}, {"images": len(images)})
     return load_checkpoint(path)[0]["features"]
-
-
-def weights_hash(module: torch.nn.Module) -> bytes:
-    """A hash of all weights of a module."""
-    digest = hashlib.sha256()
-    for tensor in module.state_dict().values():
-        digest.update(tensor.cpu().numpy().tobytes())
-    return digest.digest()
 
 
 def figures(
