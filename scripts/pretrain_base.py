@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler
 from pretrain_loop import DEVICE, autocast, descend, load, row, save, steps, to_tensor, write_log
 from pretrain_parts import (
-    BETAS,
+    NOISE,
     build_denoiser,
     build_tokenizer,
     build_vae,
@@ -33,6 +33,7 @@ from pretrain_parts import (
     write_pipeline,
 )
 from pretrain_pictures import SIZE, ct_pictures, picture_set, read_folder
+from pretrain_words import reword
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 from transformers import CLIPTokenizer
@@ -50,7 +51,6 @@ CROP, FULL_FROM = 64, 0.7  # crops are 4 x cheaper; the last 30 % sees whole pic
 KL = 1e-4  # per latent: holds the scale of the latents, costs no sharpness
 EDGES = 0.5  # L1 on differences of neighbours: sharper than L1 alone, no download
 UNET_LR = 8e-4  # high, as a short budget asks for; warm-up and cosine keep it stable
-MIN_SNR = 1.0  # weights of the loss; 5 is usual, 1 looks further towards high noise
 COARSE = {4: 0.25, 16: 0.25}  # weights of the error's means over 4 x 4 and all 16 x 16: brightness must not drift
 DROP_CAPTION = 0.1  # the empty prompt, for classifier-free guidance, as Stable Diffusion
 EMA = 0.999  # averages about the last 1,000 steps
@@ -154,25 +154,17 @@ def denoising_loss(
     ids: torch.Tensor,
     noise: torch.Tensor,
     t: torch.Tensor,
-    weighted: bool = False,
+    coarse: bool = False,
 ) -> torch.Tensor:
     with autocast():
         context = denoiser["text_encoder"](ids).last_hidden_state
         predicted = denoiser["unet"](noiser.add_noise(latents, noise, t), t, context).sample
-    error = predicted.float() - noise
-    if not weighted:
-        return error.square().mean()
-    squared = error.square().mean((1, 2, 3))
-    for cells in COARSE:  # times its area, so that errors without structure count alike at every size
-        squared = squared + COARSE[cells] * cells**2 * F.avg_pool2d(error, cells).square().mean((1, 2, 3))
-    return (weight(noiser, t) * squared).mean()
-
-
-def weight(noiser: DDPMScheduler, t: torch.Tensor) -> torch.Tensor:
-    """Min-SNR: full weight where noise prevails, less where little is left. The coarse shape of a picture is decided at
-    high noise, whose errors are small numbers that a plain mean hardly sees."""
-    alpha = noiser.alphas_cumprod.to(t.device)[t]
-    return (MIN_SNR * (1 - alpha) / alpha).clamp(max=1)
+    error = predicted.float() - noiser.get_velocity(latents, noise, t)
+    loss = error.square().mean()
+    if coarse:
+        for cells in COARSE:  # times its area, so that errors without structure count alike at every size
+            loss = loss + COARSE[cells] * cells**2 * F.avg_pool2d(error, cells).square().mean()
+    return loss
 
 
 def train_unet(budget: str, batch: int) -> None:
@@ -180,9 +172,9 @@ def train_unet(budget: str, batch: int) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(WORK / "tokenizer")
     cached = encode()
     latents = cached["latents"].to(DEVICE).float() * cached["scaling_factor"]
-    ids, empty = tokenize(tokenizer, captions).to(DEVICE), tokenize(tokenizer, [""]).to(DEVICE)
+    ids, empty = tokenize(tokenizer, captions).to(DEVICE), tokenize(tokenizer, [""]).to(DEVICE)  # ids: as drawn
     train, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)[::2]  # half of them: time
-    noiser = DDPMScheduler(**BETAS)
+    noiser = DDPMScheduler(**NOISE)
     torch.manual_seed(SEED)
     denoiser = build_denoiser(tokenizer).to(DEVICE, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=UNET_LR, betas=(0.9, 0.99), weight_decay=0.01)
@@ -225,14 +217,15 @@ def train_unet(budget: str, batch: int) -> None:
         rng = np.random.default_rng((SEED, step))
         chosen = rng.choice(train, batch)
         dropped = torch.from_numpy(rng.random(batch) < DROP_CAPTION).to(DEVICE)
+        reworded = tokenize(tokenizer, [reword(captions[i], rng) for i in chosen])
         loss = denoising_loss(
             denoiser,
             noiser,
             latents[chosen],
-            torch.where(dropped[:, None], empty, ids[chosen]),
+            torch.where(dropped[:, None], empty, reworded.to(DEVICE)),
             torch.randn(batch, *latents.shape[1:]).to(DEVICE),
             torch.randint(0, 1000, (batch,)).to(DEVICE),
-            weighted=True,
+            coarse=True,
         )
         descend(optimizer, loss, UNET_LR, step, spent)
         average.update_parameters(denoiser)

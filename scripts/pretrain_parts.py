@@ -13,7 +13,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 VOCABULARY = 6144  # 512 bytes, 5,630 merges, 2 marks: most words of a report are one token
 CONTEXT = 77  # Stable Diffusion's
-BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}  # Stable Diffusion's
+NOISE = {
+    "beta_start": 0.00085,  # Stable Diffusion's
+    "beta_end": 0.016,  # its 0.012 leaves enough of a picture at the last step to tell its brightness
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",  # Stable Diffusion 2's: where noise prevails, the error is that of the picture
+}
 
 
 def build_tokenizer(captions: list[str]) -> CLIPTokenizer:
@@ -84,7 +89,11 @@ def write_pipeline(
     folder: Path, draft: Path, tokenizer: CLIPTokenizer, vae: AutoencoderKL, denoiser: torch.nn.ModuleDict
 ) -> None:
     """Write a stock pipeline: weights in fp16, marked so that a plain `from_pretrained` gives fp32 everywhere."""
-    scheduler = PNDMScheduler(**BETAS, skip_prk_steps=True, steps_offset=1)  # as Stable Diffusion v1.5
+    scheduler = (
+        PNDMScheduler(  # as Stable Diffusion v1.5, but sampling starts at the last step, where there is only noise
+            **NOISE, skip_prk_steps=True, steps_offset=1, timestep_spacing="trailing"
+        )
+    )
     pipeline = StableDiffusionPipeline(
         vae.half(),
         denoiser["text_encoder"].half(),

@@ -1,7 +1,7 @@
 """Plain PEFT LoRA layers: where they sit, how many parameters they hold, how one of them is grown."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from peft import LoraConfig
@@ -17,31 +17,24 @@ def linear_layers(model: nn.Module) -> list[str]:
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
-    """The model's LoRA layers on an `nn.Linear` by name, in its own order.
-
-    Raises:
-        ValueError: where one is a variant with more than A and B (DoRA, say).
-    """
-    layers = {}
-    for name, module in model.named_modules():
-        if isinstance(module, LoraLinear) and ADAPTER in module.lora_A:
-            if ADAPTER in module.lora_variant:
-                raise ValueError(
-                    f"{name} is a LoRA variant ({type(module.lora_variant[ADAPTER]).__name__}), not plain LoRA"
-                )
-            layers[name] = module
-    return layers
+    """The model's LoRA layers on an `nn.Linear` by name, in its own order."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLinear) and ADAPTER in module.lora_A
+    }
 
 
-def add_lora(model: nn.Module, rank: int, seed: int) -> None:
+def add_lora(model: nn.Module, rank: int, seed: int, **options) -> None:
     """Freeze a diffusers or transformers model and add trainable LoRA of one rank to all its linear layers (Eq. 1).
 
-    alpha equals the rank, so PEFT's scaling is 1, as in the paper. `seed` determines the initial A.
+    alpha equals the rank, so PEFT's scaling is 1, as in the paper. `seed` determines the initial A; `options` go to
+    PEFT's LoraConfig.
     """
     model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=linear_layers(model)))
+        model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=linear_layers(model), **options))
 
 
 def set_weights(layer: LoraLinear, A: torch.Tensor, B: torch.Tensor) -> None:
@@ -54,6 +47,17 @@ def set_weights(layer: LoraLinear, A: torch.Tensor, B: torch.Tensor) -> None:
     rank = A.shape[0]
     layer.lora_A[ADAPTER].out_features = layer.lora_B[ADAPTER].in_features = layer.r[ADAPTER] = rank
     layer.lora_alpha[ADAPTER] = layer.scaling[ADAPTER] * rank
+
+
+def fold_scaling(model: nn.Module) -> None:
+    """Move each LoRA layer's scaling into its B, so that it is 1 and tools that ignore alpha load it right."""
+    for name, layer in lora_layers(model).items():
+        if layer.scaling[ADAPTER] != 1:
+            B = layer.lora_B[ADAPTER].weight
+            B.data *= layer.scaling[ADAPTER]
+            layer.scaling[ADAPTER], layer.lora_alpha[ADAPTER] = 1.0, layer.r[ADAPTER]
+            layer.use_rslora[ADAPTER] = model.peft_config[ADAPTER].use_rslora = False
+            record_rank(model, name, layer)
 
 
 def record_rank(model: nn.Module, name: str, layer: LoraLinear) -> None:
@@ -83,8 +87,8 @@ def restore_tensors(networks: Mapping[str, nn.Module], tensors: Mapping[str, tor
                 set_weights(layer, *(new.to(old) for old, new in zip(weights, saved, strict=True)))
                 record_rank(model, name, layer)
         for name, p in model.named_parameters():
-            if p.requires_grad:
-                p.data.copy_(tensors[f"{network}.{name}"])
+            if p.requires_grad:  # `data`, since a gate too has the length of its layer's rank
+                p.data = tensors[f"{network}.{name}"].to(p, copy=True)
 
 
 def ranks(model: nn.Module) -> dict[str, int]:
@@ -106,6 +110,14 @@ def draw_row(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     row = torch.empty(1, like.shape[1])
     nn.init.kaiming_uniform_(row, a=math.sqrt(5), generator=generator)
     return row.to(like)
+
+
+def orthogonality(adapters: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """How far adapters A (r, d_in), B (d_out, r) are from orthogonal: the mean Frobenius norm of A A^T - I and of
+    B^T B - I (AdaLoRA's Eq. 4, as PEFT averages it)."""
+    grams = [gram for A, B in adapters for gram in (A @ A.T, B.T @ B)]
+    away = [torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=gram.device)) for gram in grams]
+    return torch.stack(away).mean()
 
 
 def kind(layer: str) -> str:

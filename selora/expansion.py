@@ -53,8 +53,8 @@ class SeLoRA:
             raise ValueError("no LoRA layers found: call model.add_adapter(LoraConfig(...)) on the models first")
         held = {p for group in optimizer.param_groups for p in group["params"]}
         for (net, name), layer in self.layers.items():
-            if layer.use_rslora[ADAPTER] or layer.lora_bias[ADAPTER]:
-                raise ValueError(f"{name} of {net} is not plain LoRA: use_rslora and lora_bias have to be False")
+            if layer.use_rslora[ADAPTER] or layer.lora_bias[ADAPTER] or ADAPTER in layer.lora_variant:
+                raise ValueError(f"{name} of {net} is not plain LoRA: use_rslora, use_dora, lora_bias have to be False")
             if not {layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight} <= held:
                 raise ValueError(f"{name} of {net} would grow but not train: the optimizer lacks its LoRA parameters")
         self.optimizer, self.threshold, self.interval, self.seed = optimizer, threshold, interval, seed
@@ -127,7 +127,7 @@ class SeLoRA:
         for (key, row), (original, candidate) in zip(self._rows.items(), sums, strict=True):
             ratio = fi_ratio(original, candidate)
             if expanded := ratio >= self.threshold:
-                self._grow(key, row)
+                self.grow(key, row)
             network, layer = key
             rank = self.layers[key].lora_A[ADAPTER].weight.shape[0]
             records.append(
@@ -144,7 +144,8 @@ class SeLoRA:
         self._sums.clear()
         return records
 
-    def _grow(self, key: tuple[str, str], row: torch.Tensor) -> None:
+    def grow(self, key: tuple[str, str], row: torch.Tensor) -> None:
+        """Grow a layer, named (network, layer), by a row (1, d_in) of its lora_A (Eq. 2), with its optimizer state."""
         layer, (network, name) = self.layers[key], key
         replaced = append_rank(layer, row)
         for old, new in replaced:

@@ -2,7 +2,6 @@
 
 import resource
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ def load_base(name: str) -> StableDiffusionPipeline:
 
     Raises:
         FileNotFoundError: where it is neither, with what to do.
-        ValueError: for a base that predicts something else than the noise.
+        ValueError: for a base that predicts neither the noise nor the velocity.
     """
     diffusers_logging.set_verbosity_error()  # else it prints the cut end of every long prompt
     diffusers_logging.disable_progress_bar()
@@ -38,18 +37,17 @@ def load_base(name: str) -> StableDiffusionPipeline:
             f"base model '{name}' is neither a folder in {REPOSITORY} nor a model that can be fetched now: "
             "check the profile's base_model, or fetch it first with `hf download`"
         ) from error
-    if pipe.scheduler.config.prediction_type != "epsilon":
-        raise ValueError(
-            f"base model '{name}' predicts {pipe.scheduler.config.prediction_type}; only epsilon is trained"
-        )
+    predicted = pipe.scheduler.config.prediction_type
+    if predicted not in ("epsilon", "v_prediction"):
+        raise ValueError(f"base model '{name}' predicts {predicted}: only epsilon and v_prediction can be trained")
     pipe.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"), torch.float32)
     pipe.unet.to(memory_format=torch.channels_last)  # a tenth faster
     return pipe
 
 
-def noise_schedule(pipe: StableDiffusionPipeline) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The forward process the base was trained with: (latents, noise, timesteps) to noisy latents."""
-    return DDPMScheduler.from_config(pipe.scheduler.config).add_noise
+def noise_schedule(pipe: StableDiffusionPipeline) -> DDPMScheduler:
+    """The forward process the base was trained with, and what it predicts."""
+    return DDPMScheduler.from_config(pipe.scheduler.config)
 
 
 def device_name() -> str:

@@ -16,6 +16,7 @@ import pandas as pd
 from selora.data import load_examples
 from selora.data.common import Example
 from selora.files import write_json
+from selora.methods import NEEDS
 from selora.profiles import REPOSITORY, Profile
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of image processors that nothing here uses
@@ -49,7 +50,11 @@ def run(profile: Profile, dataset: str, method: str, seed: int, results: Path = 
     if (folder / "settings.json").exists():
         check_settings(folder, json.loads((folder / "settings.json").read_text()), settings)
     if not (folder / "result.json").exists():
-        execute(profile, dataset, method, seed, folder, settings)
+        earlier = None
+        if needed := NEEDS.get(method):
+            run(profile, dataset, needed, seed, results)
+            earlier = run_folder(profile, dataset, needed, seed, results)
+        execute(profile, dataset, method, seed, folder, settings, earlier)
     return json.loads((folder / "result.json").read_text())
 
 
@@ -72,13 +77,15 @@ def check_settings(folder: Path, found: dict, wanted: dict) -> None:
         )
 
 
-def execute(profile: Profile, dataset: str, method_name: str, seed: int, folder: Path, settings: dict) -> None:
+def execute(
+    profile: Profile, dataset: str, name: str, seed: int, folder: Path, settings: dict, earlier: Path | None
+) -> None:
     """The work of `run`. Torch and its kin are imported only here: reading a finished run needs none of them."""
     from selora import latents, models
-    from selora.methods import make_method
+    from selora.methods import make_method, named
     from selora.sampling import sample
     from selora.scores import DIVERSITY, figures, make_judges, reference_figures
-    from selora.training import train
+    from selora.training import look_batches, train
 
     examples = {split: load_examples(dataset, split, profile.data_root) for split in ("train", "val", "test")}
     examples["val"] = examples["val"][: profile.validation_images]
@@ -88,12 +95,11 @@ def execute(profile: Profile, dataset: str, method_name: str, seed: int, folder:
     pipe = models.load_base(profile.base_model)
     judges = make_judges(profile.encoder, profile.clip, profile.classifier, pipe.device)
     networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
-    method = make_method(method_name, settings["method"], seed)
-    method.attach(networks)
+    method = make_method(named(name)[0], settings["method"], seed, settings["steps"], earlier)
 
     write_json(folder / "settings.json", settings)
     models.reset_peak_memory()
-    trained = {"history": [], "expansions": [], "best_step": None, "best_loss": None, "train_seconds": 0.0}
+    trained = {"history": [], "expansions": [], "best_step": None, "best_loss": None, "train_seconds": 0.0, "own": {}}
     if method.trains:
         encoded = {
             split: latents.cached_latents(pipe.vae, examples[split], profile.resolution, CACHE, profile.sampling_batch)
@@ -101,10 +107,13 @@ def execute(profile: Profile, dataset: str, method_name: str, seed: int, folder:
             if examples[split]
         }
         tokens = {split: latents.tokenize(pipe.tokenizer, [e.prompt for e in examples[split]]) for split in encoded}
+        schedule = models.noise_schedule(pipe)
+        method.inspect(networks, look_batches(encoded["train"], tokens["train"], schedule, seed))
+        method.attach(networks)
         trained = train(
             networks,
             method,
-            models.noise_schedule(pipe),
+            schedule,
             {split: (encoded[split], tokens[split]) for split in encoded},
             empty_tokens=latents.tokenize(pipe.tokenizer, [""]),
             checkpoint=folder / "checkpoint.safetensors",
@@ -117,6 +126,8 @@ def execute(profile: Profile, dataset: str, method_name: str, seed: int, folder:
         )
         method.save(networks, folder)
         pd.DataFrame(trained["history"]).to_csv(folder / "history.csv", index=False)
+    else:
+        method.attach(networks)
     sizes = write_ranks(networks, folder)
     if trained["expansions"]:
         pd.DataFrame(trained["expansions"]).to_csv(folder / "expansions.csv", index=False)
@@ -142,11 +153,12 @@ def execute(profile: Profile, dataset: str, method_name: str, seed: int, folder:
     table.to_csv(folder / "scores.csv", index=False)
     result = {
         "dataset": dataset,
-        "method": method_name,
+        "method": name,
         "seed": seed,
         **found,
         **bounds,
         **sizes,
+        **trained["own"],
         "best_step": trained["best_step"],
         "best_val_loss": trained["best_loss"],
         "train_seconds": trained["train_seconds"],

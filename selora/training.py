@@ -5,10 +5,11 @@ checkpoint needs no generator state and a resumed run repeats an uninterrupted o
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from diffusers import SchedulerMixin
 from torch import nn
 from torch.nn.functional import mse_loss
 from tqdm import tqdm
@@ -16,6 +17,8 @@ from tqdm import tqdm
 from selora.adapters import restore_tensors, trained_tensors
 from selora.checkpoint import load_checkpoint, save_checkpoint
 from selora.methods.method import Method
+
+CHECKED = 64  # training images that stand in where a data set has no validation images
 
 
 def generator(*numbers: int) -> torch.Generator:
@@ -28,36 +31,52 @@ def generator(*numbers: int) -> torch.Generator:
 
 def denoising_loss(
     networks: Mapping[str, nn.Module],
-    add_noise: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    schedule: SchedulerMixin,
     latents: torch.Tensor,
     tokens: torch.Tensor,
     noise: torch.Tensor,
     timesteps: torch.Tensor,
 ) -> torch.Tensor:
-    """Mean squared error of the predicted noise: latents and noise (B, 4, h, w), tokens (B, 77), timesteps (B,)."""
+    """Mean squared error of what the base predicts: the noise, or the velocity (Salimans and Ho 2022, as Stable
+    Diffusion 2). latents and noise (B, 4, h, w), tokens (B, 77), timesteps (B,)."""
     device = networks["unet"].device
     latents, tokens, noise, timesteps = (t.to(device) for t in (latents, tokens, noise, timesteps))
     states = networks["text_encoder"](tokens).last_hidden_state  # (B, 77, width)
-    prediction = networks["unet"](add_noise(latents, noise, timesteps), timesteps, states).sample
-    return mse_loss(prediction.float(), noise.float())
+    prediction = networks["unet"](schedule.add_noise(latents, noise, timesteps), timesteps, states).sample
+    velocity = schedule.config.prediction_type == "v_prediction"
+    target = schedule.get_velocity(latents, noise, timesteps) if velocity else noise
+    return mse_loss(prediction.float(), target.float())
 
 
 @torch.no_grad()
-def validation_loss(networks, add_noise, latents: torch.Tensor, tokens: torch.Tensor, batch_size: int) -> float:
+def validation_loss(networks, schedule, latents: torch.Tensor, tokens: torch.Tensor, batch_size: int) -> float:
     """Denoising loss over a set, with the same noise each time and timesteps spread evenly over the schedule."""
     noise = torch.randn(latents.shape, generator=generator(0))
     timesteps = torch.linspace(0, 999, len(latents)).long()[torch.randperm(len(latents), generator=generator(1))]
     total = 0.0
     for part in torch.arange(len(latents)).split(batch_size):
-        loss = denoising_loss(networks, add_noise, latents[part], tokens[part], noise[part], timesteps[part])
+        loss = denoising_loss(networks, schedule, latents[part], tokens[part], noise[part], timesteps[part])
         total += loss.item() * len(part)
     return total / len(latents)
+
+
+def look_batches(latents: torch.Tensor, tokens: torch.Tensor, schedule: SchedulerMixin, seed: int) -> list[dict]:
+    """A few noisy batches, for methods that inspect the networks first: latents, timesteps, tokens of 32 samples."""
+    batches = []
+    for i in range(4):
+        draw = generator(seed, 8, i)
+        part = torch.randint(len(latents), (32,), generator=draw)
+        timesteps = torch.randint(0, 1000, (32,), generator=draw)
+        noise = torch.randn(latents[part].shape, generator=draw)
+        noisy = schedule.add_noise(latents[part], noise, timesteps)
+        batches.append({"latents": noisy, "timesteps": timesteps, "tokens": tokens[part]})
+    return batches
 
 
 def train(
     networks: Mapping[str, nn.Module],  # 'unet' and 'text_encoder', with the method attached
     method: Method,
-    add_noise: Callable,  # the noise schedule's forward process
+    schedule: SchedulerMixin,  # the forward process, and what the base predicts
     data: Mapping[
         str, tuple[torch.Tensor, torch.Tensor]
     ],  # 'train', and 'val' if any: latents (N, 4, h, w), tokens (N, 77)
@@ -75,10 +94,12 @@ def train(
 
     Returns:
         'history' (one row per step: step, epoch, train_loss, and val_loss where measured),
-        'expansions' (the method's records), 'best_step', 'best_loss', and 'train_seconds' over all sittings.
+        'expansions' (the method's records), 'best_step', 'best_loss', 'train_seconds' over all sittings, and 'own' (the
+        method's figures).
     """
     done = {"step": 0, "history": [], "expansions": [], "best_step": None, "best_loss": None, "train_seconds": 0.0}
     best, moments = {}, {}
+    tensors = {}
     if checkpoint.exists():
         tensors, done = load_checkpoint(checkpoint)
         restore_tensors(networks, unprefixed(tensors, "now/"))
@@ -90,6 +111,12 @@ def train(
         name, state = key.rsplit("/", 1)
         optimizer.state[parameters[name]][state] = value if state == "step" else value.to(parameters[name])
     method.start(networks, optimizer)
+    if tensors:
+        method.restore(unprefixed(tensors, "method/"))
+
+    def validate() -> float:
+        checked = data.get("val") or tuple(part[:CHECKED] for part in data["train"])
+        return validation_loss(networks, schedule, *checked, batch_size)
 
     latents, tokens = data["train"]
     batch_size = min(batch_size, len(latents))
@@ -108,26 +135,28 @@ def train(
         prompts = torch.where(dropped, empty_tokens, tokens[part])
 
         with method.around(step):
-            loss = denoising_loss(networks, add_noise, latents[part], prompts, noise, timesteps)
+            loss = denoising_loss(networks, schedule, latents[part], prompts, noise, timesteps)
             method.loss(loss).backward()
         optimizer.step()
-        optimizer.zero_grad()
         done["expansions"] += method.after_step(step)
+        optimizer.zero_grad()
         done["history"].append({"step": step, "epoch": epoch + 1, "train_loss": loss.item(), "val_loss": None})
 
         epoch_ends = position == per_epoch - 1 or step == steps
         if epoch_ends and "val" in data:
-            val_loss = validation_loss(networks, add_noise, *data["val"], batch_size)
-            done["history"][-1]["val_loss"] = val_loss
-            if done["best_loss"] is None or val_loss < done["best_loss"]:
+            val_loss = done["history"][-1]["val_loss"] = validate()
+            if method.settled(step) and (done["best_loss"] is None or val_loss < done["best_loss"]):
                 best, done["best_loss"], done["best_step"] = trained_tensors(networks), val_loss, step
         if epoch_ends or step % checkpoint_interval == 0:
             done |= {"step": step, "train_seconds": time.perf_counter() - started}
-            save_checkpoint(checkpoint, checkpoint_tensors(networks, best, optimizer), done)
+            own = {f"method/{name}": tensor for name, tensor in method.state().items()}
+            save_checkpoint(checkpoint, checkpoint_tensors(networks, best, optimizer) | own, done)
 
     if best:
         restore_tensors(networks, best)
-    return {**done, "best_step": done["best_step"] or steps, "train_seconds": time.perf_counter() - started}
+    seconds = time.perf_counter() - started
+    own = method.finish(networks, validate)
+    return {**done, "best_step": done["best_step"] or steps, "train_seconds": seconds, "own": own}
 
 
 def trainable(networks: Mapping[str, nn.Module]) -> list[nn.Parameter]:

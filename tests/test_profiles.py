@@ -18,7 +18,7 @@ def test_packaged_profiles_load(name):
     [
         ({"name": "fast"}, "unknown profile 'fast': choose from mini, quick, smoke"),
         ({"datasets": "iu-drr,cifar"}, "unknown data set 'cifar': choose from iu-drr"),
-        ({"methods": "qlora"}, "unknown method 'qlora': choose from base, full, lora, selora"),
+        ({"methods": "lohra"}, "unknown method 'lohra': choose from base, full, lora, selora"),
     ],
 )
 def test_unknown_names_list_the_choices(changes, message):
@@ -57,4 +57,4 @@ def test_a_run_is_determined_by_its_own_settings_only():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_registered_method_can_be_made_with_its_defaults(name):
-    assert make_method(name, {}, seed=0).settings == METHODS[name][1]
+    assert make_method(name, {}, seed=0, steps=10).settings == METHODS[name][1]

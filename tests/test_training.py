@@ -1,16 +1,25 @@
 """The loop: a killed run ends as an uninterrupted one does, and the best weights by validation loss are kept."""
 
+import json
 from copy import deepcopy
 
+import pandas as pd
 import pytest
 import torch
 from conftest import WORDS
 
-from selora.adapters import ranks, trained_tensors
+from selora.adapters import linear_layers, ranks, trained_tensors
 from selora.methods import METHODS, make_method
-from selora.training import train
+from selora.training import look_batches, train
 
-SETTINGS = {"selora": {"threshold": 1.05, "interval": 2}}
+SETTINGS = {
+    "selora": {"threshold": 1.05, "interval": 2},
+    "adalora": {"interval": 1},
+    "increlora": {"interval": 2, "growing": 1.0},
+    "dylora": {"newest_only": True},
+    "vera": {"r": 8},
+}
+TRAINED = [name for name in METHODS if name not in ("base", "qlora")]
 
 
 class Killed(Exception):
@@ -26,11 +35,28 @@ def data():
     }
 
 
-def run(base, name, data, checkpoint, kill_at=None, **changes):
+@pytest.fixture(scope="session")
+def earlier(base, tmp_path_factory):
+    """What a finished SeLoRA run of the tiny pipeline leaves behind, as far as its controls read it."""
+    folder = tmp_path_factory.mktemp("selora")
+    grown = {"unet": linear_layers(base.unet)[:5], "text_encoder": linear_layers(base.text_encoder)[:3]}
+    rows = [
+        {"step": step, "network": network, "layer": layer, "fi_ratio": 1.2, "rank": 2, "expanded": True}
+        for step in (2, 6)
+        for network, layers in grown.items()
+        for layer in layers
+    ]
+    pd.DataFrame(rows).to_csv(folder / "expansions.csv", index=False)
+    (folder / "result.json").write_text(json.dumps({"unet_params": 9000, "text_encoder_params": 2000}))
+    return folder
+
+
+def run(base, name, data, checkpoint, earlier=None, kill_at=None, **changes):
     """Train a copy of the tiny pipeline for seven steps with a checkpoint every second; `kill_at` ends it there."""
     pipe = deepcopy(base)
     networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
-    method = make_method(name, SETTINGS.get(name, {}), seed=1)
+    method = make_method(name, SETTINGS.get(name, {}), seed=1, steps=changes.get("steps", 7), earlier=earlier)
+    method.inspect(networks, look_batches(*data["train"], pipe.scheduler, seed=1))
     method.attach(networks)
     if kill_at:
         after_step = method.after_step
@@ -45,19 +71,17 @@ def run(base, name, data, checkpoint, kill_at=None, **changes):
         "steps": 7, "batch_size": 3, "learning_rate": 5e-3, "prompt_dropout": 0.2, "checkpoint_interval": 2, "seed": 1,
     } | changes  # fmt: skip
     empty = torch.zeros(1, WORDS, dtype=torch.long)
-    outcome = train(
-        networks, method, pipe.scheduler.add_noise, data, empty_tokens=empty, checkpoint=checkpoint, **settings
-    )
+    outcome = train(networks, method, pipe.scheduler, data, empty_tokens=empty, checkpoint=checkpoint, **settings)
     return networks, outcome
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "base"])
+@pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize("kill_at", [1, 4, 7])
-def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(base, data, tmp_path, name, kill_at):
-    whole, outcome = run(base, name, data, tmp_path / "whole.safetensors")
+def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(base, data, earlier, tmp_path, name, kill_at):
+    whole, outcome = run(base, name, data, tmp_path / "whole.safetensors", earlier)
     with pytest.raises(Killed):
-        run(base, name, data, tmp_path / "killed.safetensors", kill_at)
-    resumed, again = run(base, name, data, tmp_path / "killed.safetensors")
+        run(base, name, data, tmp_path / "killed.safetensors", earlier, kill_at)
+    resumed, again = run(base, name, data, tmp_path / "killed.safetensors", earlier)
 
     expected, found = trained_tensors(whole), trained_tensors(resumed)
     assert expected.keys() == found.keys()

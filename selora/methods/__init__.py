@@ -1,17 +1,49 @@
 """The methods of the study. Adding one is a file beside this one and a line here: its class, and all its settings."""
 
 from importlib import import_module
+from pathlib import Path
 
 METHODS = {
     "base": ("base.Base", {}),
     "full": ("full.FullFineTuning", {"learning_rate": 3e-4}),  # its own: the adapters' would destroy the base
+    # the paper's four
     "lora": ("lora.LoRA", {"rank": 4}),  # the paper's r
+    "dylora": ("dylora.DyLoRA", {"rank": 4, "newest_only": False}),  # the paper's r
+    "adalora": (  # the paper's 6 -> 4; the rest in proportion to the schedules of AdaLoRA's own experiments
+        "adalora.AdaLoRA",
+        {"init_rank": 6, "rank": 4, "warmup": 0.1, "final": 0.4, "interval": 10, "orthogonality": 0.1},
+    ),
     "selora": ("selora.SelfExpandingLoRA", {"rank": 1, "threshold": 1.1, "interval": 40}),  # the paper's r0, lambda, t
+    # controls of SeLoRA
+    "lora-matched": ("matched.MatchedLoRA", {}),
+    "selora-random": ("random_growth.RandomGrowth", {"rank": 1}),
+    # adaptive ranks
+    "sora": ("sora.SoRA", {"rank": 8, "sparsity": 0.5}),
+    "increlora": (
+        "increlora.IncreLoRA",
+        {"rank": 4, "growing": 0.6, "interval": 20, "beta1": 0.85, "beta2": 0.85, "orthogonality": 0.1},
+    ),
+    "eva": ("eva.EVA", {"rank": 4, "rho": 2.0}),
+    # other adapters, at LoRA's rank or size
+    "dora": ("lora.LoRA", {"rank": 4, "options": {"use_dora": True}}),
+    "rslora": ("lora.LoRA", {"rank": 4, "options": {"use_rslora": True}}),
+    "loha": ("other.PeftAdapter", {"config": "LoHaConfig", "r": 2, "alpha": 2}),  # four factors: as many as LoRA r 4
+    "vera": ("other.PeftAdapter", {"config": "VeraConfig", "r": 64, "learning_rate": 1e-2}),  # trains vectors only
+    "qlora": ("qlora.QLoRA", {"rank": 4}),
 }
 
 
-def make_method(name: str, settings: dict, seed: int):
+NEEDS = {"lora-matched": "selora", "selora-random": "selora"}  # whose finished run a method reads
+
+
+def make_method(name: str, settings: dict, seed: int, steps: int, earlier: Path | None = None):
     """A `Method` by its name; its module is imported here and not above, since PEFT takes seconds to load."""
     path, defaults = METHODS[name]
     module, cls = path.split(".")
-    return getattr(import_module(f"selora.methods.{module}"), cls)(defaults | settings, seed)
+    return getattr(import_module(f"selora.methods.{module}"), cls)(defaults | settings, seed, steps, earlier)
+
+
+def named(name: str) -> tuple[str, dict]:
+    """A method and its changed settings from a run's name: 'selora@1.05' is SeLoRA at that threshold (the ablation)."""
+    method, _, threshold = name.partition("@")
+    return method, {"threshold": float(threshold)} if threshold else {}

@@ -1,7 +1,8 @@
 """The seam between the training loop and a method: what a method may do, and when."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,12 +14,18 @@ class Method:
     Args:
         settings: all settings of the method, by name.
         seed: of all its random choices.
+        steps: of the run, for methods with a schedule.
+        earlier: folder of the finished run that the method builds on (`NEEDS`), of the same data set and seed.
     """
 
     trains = True  # False: the networks are scored as they are
 
-    def __init__(self, settings: dict, seed: int):
-        self.settings, self.seed = settings, seed
+    def __init__(self, settings: dict, seed: int, steps: int, earlier: Path | None = None):
+        self.settings, self.seed, self.steps, self.earlier = settings, seed, steps, earlier
+
+    def inspect(self, networks: Mapping[str, nn.Module], batches: Iterable[dict[str, torch.Tensor]]) -> None:
+        """Look at the untouched networks with a few training batches, before anything is attached: noisy latents
+        `latents` (B, 4, h, w), `timesteps` (B,), `tokens` (B, 77)."""
 
     def attach(self, networks: Mapping[str, nn.Module]) -> None:
         """Make trainable what the method trains, and nothing else."""
@@ -37,8 +44,29 @@ class Method:
         return loss
 
     def after_step(self, step: int) -> list[dict]:
-        """Called after the optimizer's step; returns expansion records, if the method tested layers."""
+        """Called after the optimizer's step, while the gradients are still there; returns expansion records, if the
+        method tested layers."""
         return []
 
-    def save(self, networks: Mapping[str, nn.Module], folder) -> None:
+    def settled(self, step: int) -> bool:
+        """Whether the weights after a step are of the kind the method ends with, and may be kept as the best."""
+        return True
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a resumed run needs besides trainable parameters and the optimizer's state."""
+        return {}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take back what `state` gave; called after `start` on a resumed run."""
+
+    def finish(self, networks: Mapping[str, nn.Module], validate: Callable[[], float]) -> dict:
+        """Turn the best weights into those that are scored and saved; returns figures for the run's record.
+
+        Args:
+            validate: the denoising loss of the networks as they are, over the validation images (over some training
+                images where the data set has none).
+        """
+        return {}
+
+    def save(self, networks: Mapping[str, nn.Module], folder: Path) -> None:
         """Write the adapted weights into a folder."""

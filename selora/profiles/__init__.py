@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from selora.data import DATASETS
-from selora.methods import METHODS
+from selora.methods import METHODS, NEEDS, named
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).parent
@@ -39,6 +39,7 @@ class Profile:
     encoder: str  # of FID, KID and their kin
     clip: str  # of the CLIP score: a folder of the repository, or a hub id
     classifier: str  # of the findings
+    ablation: list[float] = field(default_factory=list)  # thresholds of SeLoRA tried beside its own, on one seed
     method_settings: dict[str, dict] = field(default_factory=dict)
     data_root: str | None = None  # folder of the real data sets; without it SELORA_DATA
 
@@ -66,12 +67,20 @@ class Profile:
     def run_settings(self, dataset: str, method: str) -> dict:
         """What determines the outcome of one run, besides data set, method and seed."""
         settings = asdict(self)
-        for name in ("name", "datasets", "methods", "seeds", "data_root", "checkpoint_interval", "method_settings"):
+        for name in ("name", "datasets", "methods", "seeds", "ablation"):  # which runs there are, not how one goes
             del settings[name]
-        return settings | {
-            "steps": self.steps[dataset],
-            "method": METHODS[method][1] | self.method_settings.get(method, {}),
-        }
+        for name in ("data_root", "checkpoint_interval", "method_settings"):
+            del settings[name]
+        base, changed = named(method)
+        needs = {"needs": self.run_settings(dataset, NEEDS[base])["method"]} if base in NEEDS else {}
+        return (
+            settings
+            | needs
+            | {
+                "steps": self.steps[dataset],
+                "method": METHODS[base][1] | self.method_settings.get(base, {}) | changed,
+            }
+        )
 
 
 def check_choices(what: str, names: list[str], choices) -> None:

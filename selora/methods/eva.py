@@ -1,0 +1,60 @@
+"""EVA (Paischer et al. 2024), PEFT's: LoRA that starts at the main directions of each layer's inputs.
+
+An incremental SVD of what every layer sees in a few training batches gives the rows of A; a layer gets more ranks where
+more of its inputs' variance is left to explain, with the same mean rank over the network.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from peft import EvaConfig, LoraConfig
+from peft.tuners.lora.eva import get_eva_state_dict
+from torch import nn
+
+from selora.adapters import ADAPTER, add_lora, linear_layers, lora_layers, record_rank, set_weights
+from selora.methods.lora import LoRA
+
+
+class EVA(LoRA):
+    """Settings: rank (the mean), rho (a layer has at most rho times that)."""
+
+    def inspect(self, networks: Mapping[str, nn.Module], batches: Iterable[dict[str, torch.Tensor]]) -> None:
+        def forward(model: nn.Module, batch: dict[str, torch.Tensor]) -> None:
+            states = networks["text_encoder"](batch["tokens"]).last_hidden_state
+            if model is networks["unet"]:
+                model(batch["latents"], batch["timesteps"], states)
+
+        batches, self.directions = list(batches), {}
+        for network, model in networks.items():
+            config = LoraConfig(
+                r=self.settings["rank"],
+                target_modules=linear_layers(model),
+                init_lora_weights="eva",
+                eva_config=EvaConfig(rho=self.settings["rho"]),
+            )
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                torch.manual_seed(self.seed)
+                self.directions[network] = get_eva_state_dict(
+                    model,
+                    batches,
+                    config,
+                    forward_fn=forward,
+                    prepare_model_inputs_fn=None,
+                    prepare_layer_inputs_fn=every_token,
+                    show_progress_bar=False,
+                )
+
+    def attach(self, networks: Mapping[str, nn.Module]) -> None:
+        for network, model in networks.items():
+            add_lora(model, 1, self.seed)
+            for name, layer in lora_layers(model).items():
+                rows = self.directions[network][name]  # (r, d_in)
+                if len(rows):  # else EVA would drop the layer: it keeps the one rank it has
+                    B = layer.lora_B[ADAPTER].weight.data
+                    set_weights(layer, rows.to(B).contiguous(), B.new_zeros(len(B), len(rows)))
+                    record_rank(model, name, layer)
+
+
+def every_token(inputs: tuple[torch.Tensor], batch: dict[str, torch.Tensor], layer: str) -> torch.Tensor:
+    """A layer's inputs as rows (N, d_in)."""
+    return inputs[0].flatten(0, -2) if inputs[0].ndim > 2 else inputs[0]

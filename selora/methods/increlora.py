@@ -1,0 +1,129 @@
+"""IncreLoRA (Zhang et al. 2023): ranks start at 1 and the most important layers grow, until a budget is spent.
+
+An adapter is B diag(g) A. A layer's importance is the sum of |W * dL/dW| over its update W = B diag(g) A, divided by
+the root of its size, smoothed over steps and multiplied by its smoothed uncertainty. Each layer holds one rank in
+reserve, whose gate is fixed near zero while its row and column train already ('advance learning'); growing frees that
+gate and appends a new reserve. Unlike SeLoRA's ratio, the importance says which layers matter now, not which would
+gain.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import nn
+
+from selora.adapters import ADAPTER, add_lora, orthogonality, record_rank, set_weights
+from selora.expansion import carry_state
+from selora.methods.gates import add_gates, fold_gates, layers
+from selora.methods.lora import LoRA
+from selora.training import generator
+
+RESERVED = 1e-5  # the reserve's gate: its output is next to nothing, its gradients are not zero
+SPREAD = 0.02  # standard deviation of new entries, the released code's
+
+
+class IncreLoRA(LoRA):
+    """Settings: rank (the mean at the end), growing (share of the steps by which it is reached), interval (steps
+    between two growths), beta1 and beta2 (smoothing of importance and uncertainty), orthogonality (its weight)."""
+
+    def attach(self, networks: Mapping[str, nn.Module]) -> None:
+        for model in networks.values():
+            add_lora(model, 2, self.seed)  # one active, one in reserve
+        self.networks, self.layers = networks, layers(networks)
+        draw = generator(self.seed, 5)
+        for layer in self.layers.values():
+            for weight in (layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight):
+                weight.data = SPREAD * torch.randn(weight.shape, generator=draw).to(weight)
+        self.handles = add_gates(networks, torch.tensor([0.0, RESERVED]))
+        zeros = torch.zeros(len(self.layers))
+        self.importance, self.uncertainty = zeros, zeros.clone()
+
+    def start(self, networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        for layer in self.layers.values():
+            self.hold_reserve(layer)
+
+    def hold_reserve(self, layer: nn.Module) -> None:
+        """Keep the last gate where it is: a gradient of zero moves nothing under Adam if it always was zero."""
+        layer.lora_A[ADAPTER].gate.register_hook(lambda gradient: gradient * reserve_mask(gradient))
+
+    @contextmanager
+    def around(self, step: int) -> Iterator[None]:
+        """Watch the layers' inputs and output gradients, from which dL/dW = D^T X follows."""
+        self.seen = {}
+        handles = [layer.register_forward_hook(partial(self.watch, i)) for i, layer in enumerate(self.layers.values())]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def watch(self, index: int, layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(partial(self.score, index, layer, inputs[0].detach()))
+
+    @torch.no_grad()
+    def score(self, index: int, layer: nn.Module, x: torch.Tensor, gradient: torch.Tensor) -> None:
+        A, B, gate = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight, layer.lora_A[ADAPTER].gate
+        by_weight = gradient.flatten(0, -2).T @ x.flatten(0, -2)  # dL/dW, (d_out, d_in)
+        self.seen[index] = (((B * gate) @ A) * by_weight).abs().sum() / by_weight.numel() ** 0.5
+
+    def after_step(self, step: int) -> list[dict]:
+        now = torch.stack([self.seen.get(i, torch.zeros(())).cpu() for i in range(len(self.layers))])
+        beta1, beta2 = self.settings["beta1"], self.settings["beta2"]
+        self.importance = beta1 * self.importance + (1 - beta1) * now
+        self.uncertainty = beta2 * self.uncertainty + (1 - beta2) * (now - self.importance).abs()
+        until = int(self.settings["growing"] * self.steps)
+        if step % self.settings["interval"] or step > until:
+            return []
+        budget = (self.settings["rank"] - 1) * len(self.layers)  # ranks to add in all
+        rounds, nth = until // self.settings["interval"], step // self.settings["interval"]
+        count = budget * nth // rounds - budget * (nth - 1) // rounds
+        scores = self.importance * self.uncertainty
+        grown = set(scores.topk(min(count, len(scores))).indices.tolist())
+        records = []
+        for i, ((network, name), layer) in enumerate(self.layers.items()):
+            if i in grown:
+                self.grow(network, name, layer, generator(self.seed, 6, step, i))
+            rank = len(layer.lora_A[ADAPTER].gate) - 1
+            records.append(
+                {"step": step, "network": network, "layer": name, "score": float(scores[i]), "rank": rank}
+                | {"expanded": i in grown}
+            )
+        return records
+
+    def grow(self, network: str, name: str, layer: nn.Module, draw: torch.Generator) -> None:
+        lora_A, lora_B = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+        A, B, gate = lora_A.weight, lora_B.weight, lora_A.gate
+        row = SPREAD * torch.randn(1, A.shape[1], generator=draw).to(A)
+        column = SPREAD * torch.randn(B.shape[0], 1, generator=draw).to(B)
+        set_weights(layer, torch.cat([A.data, row]), torch.cat([B.data, column], dim=1))
+        lora_A.gate = nn.Parameter(torch.cat([gate.data, gate.data.new_tensor([RESERVED])]))
+        self.hold_reserve(layer)
+        for old, new in ((A, lora_A.weight), (B, lora_B.weight), (gate, lora_A.gate)):
+            carry_state(self.optimizer, old, new)
+        record_rank(self.networks[network], name, layer)
+
+    def loss(self, loss: torch.Tensor) -> torch.Tensor:
+        return loss + self.settings["orthogonality"] * orthogonality(
+            [(m.lora_A[ADAPTER].weight, m.lora_B[ADAPTER].weight) for m in self.layers.values()]
+        )
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {"importance": self.importance, "uncertainty": self.uncertainty}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        self.importance, self.uncertainty = state["importance"], state["uncertainty"]
+
+    def finish(self, networks: Mapping[str, nn.Module], validate: Callable[[], float]) -> dict:
+        fold_gates(networks, self.handles, reserve=1)
+        return {}
+
+
+def reserve_mask(gate: torch.Tensor) -> torch.Tensor:
+    """Ones, and a zero for the last entry."""
+    mask = torch.ones_like(gate)
+    mask[-1] = 0
+    return mask

@@ -1,0 +1,30 @@
+"""Adapters that PEFT has and that are no LoRA (VeRA, LoHa and their kin): one line of settings each."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import peft
+import torch
+from torch import nn
+
+from selora.adapters import linear_layers
+from selora.methods.method import Method
+
+
+class PeftAdapter(Method):
+    """Settings: config (the name of one of PEFT's configurations), and its options."""
+
+    def attach(self, networks: Mapping[str, nn.Module]) -> None:
+        options = {name: value for name, value in self.settings.items() if name not in ("config", "learning_rate")}
+        self.tuners = {}
+        for network, model in networks.items():
+            model.requires_grad_(False)
+            config = getattr(peft, self.settings["config"])(target_modules=linear_layers(model), **options)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                self.tuners[network] = peft.get_peft_model(model, config)  # replaces the layers of `model` itself
+
+    def save(self, networks: Mapping[str, nn.Module], folder: Path) -> None:
+        """Write PEFT's own format, one folder a network: `PeftModel.from_pretrained(pipe.unet, folder / "unet")`."""
+        for network, tuner in self.tuners.items():
+            tuner.save_pretrained(folder / network)

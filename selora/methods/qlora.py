@@ -1,0 +1,36 @@
+"""QLoRA (Dettmers et al. 2023): the same LoRA over a base whose linear layers are kept in four bits."""
+
+import importlib.util
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from selora.adapters import linear_layers
+from selora.methods.lora import LoRA
+
+
+class QLoRA(LoRA):
+    def attach(self, networks: Mapping[str, nn.Module]) -> None:
+        """Replace every linear layer by bitsandbytes' NF4 one, then attach LoRA.
+
+        Raises:
+            ValueError: without a CUDA device or without bitsandbytes.
+        """
+        if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
+            raise ValueError(
+                "method qlora needs a CUDA device and the package bitsandbytes (pip install bitsandbytes): "
+                "leave it out of `methods`, or use lora, which trains the same adapter over the base in full"
+            )
+        from bitsandbytes.nn import Linear4bit
+
+        for model in networks.values():
+            for name in linear_layers(model):
+                old = model.get_submodule(name)
+                new = Linear4bit(
+                    old.in_features, old.out_features, old.bias is not None, torch.float32, quant_type="nf4"
+                )
+                new.load_state_dict(old.state_dict())
+                parent, _, last = name.rpartition(".")
+                setattr(model.get_submodule(parent), last, new.to(old.weight.device))  # quantises on the way
+        super().attach(networks)
