@@ -18,7 +18,7 @@ def test_packaged_profiles_load(name):
     [
         ({"name": "fast"}, "unknown profile 'fast': choose from mini, quick, smoke"),
         ({"datasets": "iu-drr,cifar"}, "unknown data set 'cifar': choose from iu-drr"),
-        ({"methods": "lohra"}, "unknown method 'lohra': choose from base, full, lora, selora"),
+        ({"methods": "lohra"}, "unknown method 'lohra': choose from base, full, lora, dylora"),
     ],
 )
 def test_unknown_names_list_the_choices(changes, message):
