@@ -18,6 +18,8 @@ def save_lora(unet: nn.Module, text_encoder: nn.Module, folder: Path) -> None:
     text = convert_state_dict_to_diffusers(get_peft_model_state_dict(text_encoder))
     # The name before transformers 5 flattened the model; new and old diffusers and the kohya tools all know it.
     text = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in text.items()}
+    # DoRA's magnitudes: transformers 5 finds them only by their full name.
+    text = {name + ".weight" * name.endswith("lora_magnitude_vector"): tensor for name, tensor in text.items()}
     StableDiffusionPipeline.save_lora_weights(
         folder,
         unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),

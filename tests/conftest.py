@@ -5,9 +5,11 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # before diffusers and transformers are imported
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
+import json
 from collections.abc import Mapping
 from copy import deepcopy
 
+import pandas as pd
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -16,6 +18,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from selora import linear_layers
+from selora.methods import make_method
+from selora.training import look_batches, train
 
 torch.set_num_threads(1)  # models this small only wait for a second thread
 
@@ -141,3 +145,68 @@ def predict(networks: Mapping[str, nn.Module], batch: Mapping[str, torch.Tensor]
 def mean_loss(networks: Mapping[str, nn.Module], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """The denoising loss: a mean over samples, and within each over its entries."""
     return nn.functional.mse_loss(predict(networks, batch), batch["noise"])
+
+
+# ---- a run of a few steps -------------------------------------------------------------------------------------------
+
+SETTINGS = {
+    "selora": {"threshold": 1.05, "interval": 2},
+    "adalora": {"interval": 1},
+    "increlora": {"interval": 2, "growing": 1.0},
+    "dylora": {"newest_only": True},
+    "vera": {"r": 8},
+}
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture
+def data():
+    """Latents and tokens of a training and a validation set."""
+    generator = torch.Generator().manual_seed(3)
+    return {
+        split: (torch.randn(n, 4, 8, 8, generator=generator), torch.randint(0, 70, (n, WORDS), generator=generator))
+        for split, n in (("train", 10), ("val", 4))
+    }
+
+
+@pytest.fixture(scope="session")
+def earlier(base, tmp_path_factory):
+    """What a finished SeLoRA run of the tiny pipeline leaves behind, as far as its controls read it."""
+    folder = tmp_path_factory.mktemp("selora")
+    grown = {"unet": linear_layers(base.unet)[:5], "text_encoder": linear_layers(base.text_encoder)[:3]}
+    rows = [
+        {"step": step, "network": network, "layer": layer, "fi_ratio": 1.2, "rank": 2, "expanded": True}
+        for step in (2, 6)
+        for network, layers in grown.items()
+        for layer in layers
+    ]
+    pd.DataFrame(rows).to_csv(folder / "expansions.csv", index=False)
+    (folder / "result.json").write_text(json.dumps({"unet_params": 9000, "text_encoder_params": 2000}))
+    return folder
+
+
+def run(base, name, data, checkpoint, earlier=None, kill_at=None, **changes):
+    """Train a copy of the tiny pipeline for seven steps with a checkpoint every second; `kill_at` ends it there."""
+    pipe = deepcopy(base)
+    networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
+    method = make_method(name, SETTINGS.get(name, {}), seed=1, steps=changes.get("steps", 7), earlier=earlier)
+    method.inspect(networks, look_batches(*data["train"], pipe.scheduler, seed=1))
+    method.attach(networks)
+    if kill_at:
+        after_step = method.after_step
+
+        def dying(step):
+            if step == kill_at:
+                raise Killed
+            return after_step(step)
+
+        method.after_step = dying
+    settings = {
+        "steps": 7, "batch_size": 3, "learning_rate": 5e-3, "prompt_dropout": 0.2, "checkpoint_interval": 2, "seed": 1,
+    } | changes  # fmt: skip
+    empty = torch.zeros(1, WORDS, dtype=torch.long)
+    outcome = train(networks, method, pipe.scheduler, data, empty_tokens=empty, checkpoint=checkpoint, **settings)
+    return networks, outcome

@@ -1,78 +1,13 @@
 """The loop: a killed run ends as an uninterrupted one does, and the best weights by validation loss are kept."""
 
-import json
-from copy import deepcopy
-
-import pandas as pd
 import pytest
 import torch
-from conftest import WORDS
+from conftest import Killed, run
 
-from selora.adapters import linear_layers, ranks, trained_tensors
-from selora.methods import METHODS, make_method
-from selora.training import look_batches, train
+from selora.adapters import ranks, trained_tensors
+from selora.methods import METHODS
 
-SETTINGS = {
-    "selora": {"threshold": 1.05, "interval": 2},
-    "adalora": {"interval": 1},
-    "increlora": {"interval": 2, "growing": 1.0},
-    "dylora": {"newest_only": True},
-    "vera": {"r": 8},
-}
 TRAINED = [name for name in METHODS if name not in ("base", "qlora")]
-
-
-class Killed(Exception):
-    pass
-
-
-@pytest.fixture
-def data():
-    generator = torch.Generator().manual_seed(3)
-    return {
-        split: (torch.randn(n, 4, 8, 8, generator=generator), torch.randint(0, 70, (n, WORDS), generator=generator))
-        for split, n in (("train", 10), ("val", 4))
-    }
-
-
-@pytest.fixture(scope="session")
-def earlier(base, tmp_path_factory):
-    """What a finished SeLoRA run of the tiny pipeline leaves behind, as far as its controls read it."""
-    folder = tmp_path_factory.mktemp("selora")
-    grown = {"unet": linear_layers(base.unet)[:5], "text_encoder": linear_layers(base.text_encoder)[:3]}
-    rows = [
-        {"step": step, "network": network, "layer": layer, "fi_ratio": 1.2, "rank": 2, "expanded": True}
-        for step in (2, 6)
-        for network, layers in grown.items()
-        for layer in layers
-    ]
-    pd.DataFrame(rows).to_csv(folder / "expansions.csv", index=False)
-    (folder / "result.json").write_text(json.dumps({"unet_params": 9000, "text_encoder_params": 2000}))
-    return folder
-
-
-def run(base, name, data, checkpoint, earlier=None, kill_at=None, **changes):
-    """Train a copy of the tiny pipeline for seven steps with a checkpoint every second; `kill_at` ends it there."""
-    pipe = deepcopy(base)
-    networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
-    method = make_method(name, SETTINGS.get(name, {}), seed=1, steps=changes.get("steps", 7), earlier=earlier)
-    method.inspect(networks, look_batches(*data["train"], pipe.scheduler, seed=1))
-    method.attach(networks)
-    if kill_at:
-        after_step = method.after_step
-
-        def dying(step):
-            if step == kill_at:
-                raise Killed
-            return after_step(step)
-
-        method.after_step = dying
-    settings = {
-        "steps": 7, "batch_size": 3, "learning_rate": 5e-3, "prompt_dropout": 0.2, "checkpoint_interval": 2, "seed": 1,
-    } | changes  # fmt: skip
-    empty = torch.zeros(1, WORDS, dtype=torch.long)
-    outcome = train(networks, method, pipe.scheduler, data, empty_tokens=empty, checkpoint=checkpoint, **settings)
-    return networks, outcome
 
 
 @pytest.mark.parametrize("name", TRAINED)
