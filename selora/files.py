@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 
 def write_json(path: Path, record: dict) -> None:
-    """Write a record as readable JSON."""
-    write_text(path, json.dumps(record, indent=2) + "\n")
+    """Write a record as readable JSON, a list of numbers on one line."""
+    text = json.dumps(record, indent=2) + "\n"
+    # No string holds a line break, so what starts with one is a list; without quotes or brackets, one of numbers.
+    write_text(path, re.sub(r'\[\n([^][{}"]+)\]', lambda found: f"[{' '.join(found[1].split())}]", text))
 
 
 def write_text(path: Path, text: str) -> None:

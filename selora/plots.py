@@ -101,6 +101,39 @@ def score_bars(runs: pd.DataFrame) -> Figure:
     return figure
 
 
+def differences(table: pd.DataFrame) -> Figure:
+    """Each method's difference from LoRA with its 95 % interval, from Table 1: hollow where the interval holds 0.
+
+    A row of panels per data set. The base is left out: its distance from LoRA would hide all others.
+    """
+    datasets = list(dict.fromkeys(table.dataset))
+    methods = [method for method in dict.fromkeys(table.method) if method not in ("base", "lora")]
+    panels = {"kid": ("KID x 1000\n← better", 1000), "clip": ("CLIP score\nbetter →", 1)}
+    panels["auroc"] = ("finding AUROC\nbetter →", 1)
+    figure, axes = plt.subplots(
+        len(datasets), len(panels), figsize=(9, 1 + len(datasets) * (0.5 + 0.25 * len(methods))), sharex="col",
+        sharey=True, squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for line, dataset in zip(axes, datasets, strict=True):
+        rows = table[(table.dataset == dataset) & table.method.isin(methods)]
+        for axis, (name, (_, unit)) in zip(line, panels.items(), strict=True):
+            value, low, high = (unit * rows[f"{name}_{column}"] for column in ("diff", "diff_low", "diff_high"))
+            place, clear = rows.method.map(methods.index), (low > 0) | (high < 0)
+            axis.axvline(0, color="0.5", linestyle=":")
+            axis.hlines(place, low, high, color="tab:blue")
+            axis.scatter(value, place, c=["tab:blue" if c else "white" for c in clear], edgecolor="tab:blue", zorder=3)
+            axis.set(yticks=range(len(methods)), yticklabels=methods, ylim=(len(methods) - 0.4, -0.6))
+            axis.locator_params(axis="x", nbins=5)
+            if value.isna().all():
+                axis.text(0.5, 0.5, "no figure", transform=axis.transAxes, ha="center", color="0.5")
+        line[0].set_ylabel(dataset)
+    for axis, (words, _) in zip(axes[-1], panels.values(), strict=True):
+        axis.set_xlabel(words)
+    figure.suptitle("Difference from LoRA, 95 % over images within seeds; hollow: the interval holds 0 or is missing")
+    sns.despine(figure)
+    return figure
+
+
 def bias_curve(curve: pd.DataFrame, title: str) -> Figure:
     """FID and KID between two samples of one set by their size, for its images and for a Gaussian like it."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")

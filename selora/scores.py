@@ -14,11 +14,13 @@ from torchmetrics.multimodal import CLIPScore
 
 from selora.alignment import clip_metric, clip_scores
 from selora.checkpoint import hash_tensors, load_checkpoint, save_checkpoint
+from selora.comparison import counted
 from selora.data.common import Example
 from selora.encoders import Encoder, features, make_encoder
 from selora.findings import LABELS, finding_scores, label_matrix, make_classifier
 from selora.latents import decode, encode
 from selora.metrics import fid, finding_auroc, kid, kid_error, ms_ssim_within, prdc
+from selora.replicates import replicates
 
 DIVERSITY = (6, 3)  # prompts, and images of each, for MS-SSIM: 18 images more to sample
 
@@ -57,13 +59,16 @@ def by_image(images: np.ndarray, examples: Sequence[Example], judges: Judges) ->
     return table
 
 
+def scores_and_labels(table: pd.DataFrame, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The classifier's scores, from `by_image`'s table, and what the prompts say: both (N, LABELS)."""
+    labels = label_matrix([e.findings for e in examples], [e.places for e in examples])
+    return torch.from_numpy(table[list(LABELS)].to_numpy()), labels
+
+
 def prompt_figures(table: pd.DataFrame, examples: Sequence[Example]) -> dict:
     """CLIP score and AUROC of each finding, from `by_image`'s table."""
-    labels = label_matrix([e.findings for e in examples], [e.places for e in examples])
-    return {
-        "clip": float(table["clip"].mean()),
-        "findings": finding_auroc(torch.from_numpy(table[list(LABELS)].to_numpy()), labels, list(LABELS)),
-    }
+    found = finding_auroc(*scores_and_labels(table, examples), list(LABELS))
+    return {"clip": float(table["clip"].mean()), "findings": found}
 
 
 def reference_figures(
@@ -116,14 +121,17 @@ def cached_features(encoder: Encoder, images: np.ndarray, cache: Path) -> torch.
 
 def figures(
     images: np.ndarray, examples: Sequence[Example], groups: np.ndarray, reference: torch.Tensor, judges: Judges
-) -> tuple[dict, pd.DataFrame]:
-    """All figures of generated images (N, H, W, 3) uint8 and the table behind them, one row per image.
+) -> tuple[dict, dict, pd.DataFrame]:
+    """All figures of generated images (N, H, W, 3) uint8, their `replicates`, and the table behind them, by image.
 
     Args:
         examples: whose prompts the images were made for.
         groups: several images of each of some prompts (P, M, H, W, 3), for diversity.
-        reference: features (N, F) of the real images.
+        reference: features (N, F) of the real images, those of the examples.
     """
-    table = by_image(images, examples, judges)
-    found = distances(reference, features(judges.encoder, images)) | prompt_figures(table, examples)
-    return found | {"ms_ssim": ms_ssim_within(groups), "n": len(images)}, table
+    table, generated = by_image(images, examples, judges), features(judges.encoder, images)
+    found = distances(reference, generated) | prompt_figures(table, examples)
+    columns = [LABELS.index(record["finding"]) for record in counted(found["findings"])]
+    scores, labels = (values[:, columns] for values in scores_and_labels(table, examples))
+    drawn = replicates(reference, generated, torch.from_numpy(table["clip"].to_numpy()), scores, labels)
+    return found | {"ms_ssim": ms_ssim_within(groups), "n": len(images)}, drawn, table

@@ -149,7 +149,7 @@ def execute(
     groups = sampled([e.prompt for e in scored[:prompts] for _ in range(times)])
     groups = groups.reshape(-1, times, *groups.shape[1:])
     real, bounds = reference_figures(pipe.vae, reference, scored, other, judges, profile.sampling_batch, CACHE)
-    found, table = figures(images, scored, groups, real, judges)
+    found, replicates, table = figures(images, scored, groups, real, judges)
     table.to_csv(folder / "scores.csv", index=False)
     result = {
         "dataset": dataset,
@@ -169,6 +169,7 @@ def execute(
         "commit": commit(),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "bootstrap": replicates,
     }
     write_json(folder / "result.json", result)
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)

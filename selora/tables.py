@@ -5,120 +5,94 @@ from pathlib import Path
 
 import pandas as pd
 
+from selora.comparison import BETTER, difference, marks, mean_auroc
 from selora.data import DATASETS
 from selora.files import write_text
 from selora.methods import METHODS
+from selora.typeset import latex, markdown
 
 MEASURED = ("fid", "kid", "clip", "auroc")
+SCORING = ("encoder", "clip", "classifier", "images", "resolution", "base_model", "sampling_steps", "guidance_scale")
+
+
+def finished(folder: Path) -> pd.DataFrame:
+    """All finished runs below a profile's results folder, one row each, as their result.json has them.
+
+    `bootstrap` is an empty record in runs made before there was one.
+    """
+    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("runs/*/*/*/result.json"))]
+    return pd.DataFrame([{"bootstrap": {}, **run, "auroc": mean_auroc(run)} for run in runs])
 
 
 def collect(folder: Path) -> pd.DataFrame:
-    """All finished runs below a profile's results folder, one row each, as their result.json has them.
+    """The runs of Table 1 in the order of the registries: all but the lambda ablation's.
 
     Raises:
         FileNotFoundError: where there is none.
         ValueError: where runs were scored in different ways, so that no one table can hold them.
     """
-    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("runs/*/*/*/result.json"))]
-    if not runs:
+    runs = finished(folder)
+    runs = runs if runs.empty else runs[~runs.method.str.contains("@")]
+    if runs.empty:
         raise FileNotFoundError(
             f"no finished run in {folder / 'runs'}: run the numbered notebooks, or make run_all, first"
         )
-    table = pd.DataFrame(runs).assign(auroc=[mean_auroc(run) for run in runs])
-    for name in ("encoder", "images", "resolution", "base_model", "sampling_steps", "guidance_scale"):
-        found = {settings.get(name) for settings in table.settings}
+    for name in SCORING:
+        found = {settings.get(name) for settings in runs.settings}
         if len(found) > 1:
             raise ValueError(f"runs in {folder / 'runs'} differ in {name} ({found}): move away those that are outdated")
     order = {name: i for i, name in enumerate([*DATASETS, *METHODS])}
-    return table.sort_values(["dataset", "method", "seed"], key=lambda c: c.map(order) if c.dtype == "str" else c)
+    runs = runs.sort_values(["dataset", "method", "seed"], key=lambda c: c.map(order) if c.dtype == "str" else c)
+    return runs.reset_index(drop=True)
 
 
-def mean_auroc(figures: dict) -> float:
-    """Mean over findings, their sides not counted again; no number where no finding is frequent enough."""
-    values = [record["auroc"] for record in figures["findings"] if ", " not in record["finding"]]
-    return sum(values) / len(values) if values else float("nan")
+def ablation_runs(folder: Path) -> pd.DataFrame:
+    """The runs of the lambda ablation and SeLoRA's own, one row each by data set, threshold and seed.
+
+    Columns: dataset, method (the name of the run), seed, threshold, parameters and shares and mean ranks of each
+    network, kid, fid, clip, auroc, train_seconds. No rows where no such run is finished.
+    """
+    sizes = [f"{network}_{size}" for network in ("unet", "text_encoder") for size in ("params", "pct", "mean_rank")]
+    columns = ["dataset", "method", "seed", "threshold", *sizes, "kid", "fid", "clip", "auroc", "train_seconds"]
+    runs = finished(folder)
+    if runs.empty:
+        return pd.DataFrame(columns=columns)
+    runs = runs[runs.method.str.split("@").str[0] == "selora"]
+    runs = runs.assign(threshold=[settings["method"]["threshold"] for settings in runs.settings])
+    return runs[columns].sort_values(["dataset", "threshold", "seed"]).reset_index(drop=True)
 
 
 def table1(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation (n - 1) over seeds, one row per data set and method."""
+    """Mean and standard deviation (n - 1) over seeds, one row per data set and method, and how methods compare.
+
+    The last columns: of KID, CLIP score and AUROC the difference from LoRA with its interval (none for LoRA itself),
+    then their marks: 'best', 'tied' or ''.
+    """
     rows = []
-    for (dataset, method), group in runs.groupby(["dataset", "method"], sort=False):
-        row = {"dataset": dataset, "method": method, "n_seeds": len(group)}
-        for name in MEASURED:
-            row |= {f"{name}_mean": group[name].mean(), f"{name}_std": group[name].std()}
-        for name in ("unet_params", "text_encoder_params"):
-            row[name] = round(group[name].mean())
-        for name in ("unet_pct", "text_encoder_pct", "train_seconds", "peak_memory_mb"):
-            row[name] = group[name].mean()
-        rows.append(row)
+    for dataset, own in runs.groupby("dataset", sort=False):
+        marked = {name: marks(own, name) for name in BETTER}
+        for method, group in own.groupby("method", sort=False):
+            row = {"dataset": dataset, "method": method, "n_seeds": len(group)}
+            for name in MEASURED:
+                row |= {f"{name}_mean": group[name].mean(), f"{name}_std": group[name].std()}
+            for name in ("unet_params", "text_encoder_params"):
+                row[name] = round(group[name].mean())
+            for name in ("unet_pct", "text_encoder_pct", "train_seconds", "peak_memory_mb"):
+                row[name] = group[name].mean()
+            against = own[(own.method == "lora") & (method != "lora")]
+            for name in BETTER:
+                columns = (f"{name}_diff", f"{name}_diff_low", f"{name}_diff_high")
+                row |= dict(zip(columns, difference(group, against, name), strict=True))
+            row |= {f"{name}_best": marked[name].get(method, "") for name in BETTER}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
-def markdown(runs: pd.DataFrame) -> str:
-    """Table 1 with its caption: encoder, number of images, sampling, and each data set's floor and ceiling."""
-    header = [
-        "data set",
-        "method",
-        "seeds",
-        "FID ↓",
-        "KID x 1000 ↓",
-        "CLIP score ↑",
-        "finding AUROC ↑",
-        "U-Net",
-        "text encoder",
-        "training",
-        "peak memory",
-    ]
-    lines = [header, ["---"] * len(header)]
-    for dataset, rows in table1(runs).groupby("dataset", sort=False):
-        for row in rows.itertuples():
-            scores = [spread(row.fid_mean, row.fid_std), spread(1000 * row.kid_mean, 1000 * row.kid_std)]
-            scores += [spread(row.clip_mean, row.clip_std), spread(row.auroc_mean, row.auroc_std, 3)]
-            sizes = [f"{row.unet_params:,} ({row.unet_pct:.2f} %)"]
-            sizes += [f"{row.text_encoder_params:,} ({row.text_encoder_pct:.2f} %)"]
-            costs = [f"{row.train_seconds:.0f} s", f"{row.peak_memory_mb:.0f} MB"]
-            lines.append([dataset, row.method, str(row.n_seeds), *scores, *sizes, *costs])
-        bounds = runs[runs.dataset == dataset].iloc[0]
-        floor, ceiling, reference = bounds["floor"], bounds["ceiling"], bounds["reference"]
-        for words, distance, prompted in (
-            ("floor: reference against reference", floor, reference),
-            ("ceiling: autoencoder's reconstruction", ceiling, ceiling),
-        ):
-            scores = [f"{distance['fid']:.1f}", f"{1000 * distance['kid']:.1f}"]
-            scores += [f"{prompted['clip']:.1f}", spread(mean_auroc(prompted), float("nan"), 3)]
-            lines.append([dataset, f"*{words}*", "", *scores, "", "", "", ""])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + caption(runs) + "\n"
-
-
-def caption(runs: pd.DataFrame) -> str:
-    """What a reader must know to read Table 1."""
-    settings = runs.iloc[0]["settings"]
-    counts = ", ".join(f"{rows.n.iloc[0]} for {dataset}" for dataset, rows in runs.groupby("dataset", sort=False))
-    return (
-        f"Encoder: {settings['encoder']}, an ImageNet network and not Inception: figures compare only within this "
-        f"table. Images: {counts}, for the first prompts of the test split, against the images they belong to. "
-        f"Guidance scale {settings['guidance_scale']}, SDE-DPM-Solver++ with {settings['sampling_steps']} steps, "
-        f"prompt dropout {settings['prompt_dropout']}. Mean ± standard deviation over seeds; one seed has no "
-        "deviation. FID of so few images is mostly bias, to be read beside its floor (as many other images of the "
-        f"same set); KID is unbiased and the primary figure. CLIP score by {settings['clip']}, a small CLIP trained on "
-        "rendered radiographs: 100 x cosine, with an arbitrary zero, so to be read against its value on the reference "
-        "images (the floor's row). Finding AUROC: mean over the findings that 8 or more of the prompts have, of a "
-        "classifier's scores against what the prompts say; 0.5 is chance. U-Net and text encoder: trainable parameters "
-        f"of the weights scored, as a share of adapter and base together. Base model: {settings['base_model']}."
-    )
-
-
-def spread(mean: float, std: float, digits: int = 1) -> str:
-    """'113.4 ± 7.9', the mean alone where one seed has no deviation, nothing where there is no number."""
-    if pd.isna(mean):
-        return "-"
-    return f"{mean:.{digits}f}" if pd.isna(std) else f"{mean:.{digits}f} ± {std:.{digits}f}"
-
-
 def write_table1(folder: Path) -> pd.DataFrame:
-    """Write table1.csv and table1.md into a profile's results folder, and return the table."""
+    """Write table1.csv, table1.md and table1.tex into a profile's results folder, and return the table."""
     runs = collect(folder)
     table = table1(runs)
     write_text(folder / "table1.csv", table.to_csv(index=False))
-    write_text(folder / "table1.md", markdown(runs))
+    write_text(folder / "table1.md", markdown(table, runs))
+    write_text(folder / "table1.tex", latex(table, runs))
     return table

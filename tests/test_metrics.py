@@ -10,6 +10,7 @@ import torch
 
 from selora.encoders import ENCODERS, features, make_encoder, weights_of_pickled
 from selora.metrics import auroc, auroc_interval, fid, finding_auroc, kid, kid_error, ms_ssim_within, prdc
+from selora.replicates import DRAWS, replicates, resampled_auroc, resampled_kid, resamples
 
 
 def two_sets(shift: float):
@@ -93,6 +94,73 @@ def test_auroc_intervals_hold_the_value_and_narrow_with_the_number_of_images():
         assert abs(auroc(scores, labels) - 0.76) < 0.12  # of two normals one deviation apart: 0.760
         widths.append(high - low)
     assert 2.5 < widths[0] / widths[1] < 6  # 4 times, by the square root of 16
+
+
+def test_resamples_depend_on_the_number_of_images_alone():
+    often = resamples(7)
+    assert often.shape == (DRAWS, 7) and (often.sum(1) == 7).all()
+    torch.manual_seed(5)
+    np.random.seed(5)
+    assert torch.equal(often, resamples(7))
+    assert resamples(9)[:3].tolist() == [  # written down: runs of other days and machines must draw the same
+        [1, 0, 1, 3, 1, 2, 0, 1, 0],
+        [0, 1, 0, 0, 0, 0, 2, 3, 3],
+        [2, 1, 0, 2, 1, 2, 0, 0, 1],
+    ]
+
+
+def test_kid_of_the_sample_itself_is_kid():
+    a, b = two_sets(0.5)
+    assert resampled_kid(a, b, torch.ones(1, 40, dtype=torch.double)).item() == pytest.approx(kid(a, b), rel=1e-5)
+
+
+def test_kid_of_a_resample_counts_no_copies_of_one_image_as_a_pair():
+    a, b = (features[:12].double() for features in two_sets(0.5))
+    often = resamples(12, draws=3)
+
+    def mean(x, y, drawn, across):
+        """Over pairs of places in the resample, one by one; across: an image and its own reference are a pair."""
+        pairs = [(p, q) for p in range(12) for q in range(12) if drawn[p] != drawn[q] or (across and p == q)]
+        return sum(((x[drawn[p]] @ y[drawn[q]]).item() / 6 + 1) ** 3 for p, q in pairs) / len(pairs)
+
+    for counts, found in zip(often, resampled_kid(a, b, often), strict=True):
+        drawn = torch.arange(12).repeat_interleave(counts.long())
+        expected = mean(a, a, drawn, False) + mean(b, b, drawn, False) - 2 * mean(a, b, drawn, True)
+        assert found.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_kids_replicates_lie_around_it_as_wide_as_its_standard_error():
+    a, b = two_sets(0.5)
+    drawn = resampled_kid(a, b, resamples(40))
+    assert abs(drawn.mean().item() - kid(a, b)) < 0.2 * drawn.std().item()
+    assert 1 / 1.5 < drawn.std().item() / kid_error(a, b) < 1.5
+
+
+def test_auroc_of_a_resample_is_that_of_its_images():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(30) % 3 == 0
+    scores = (torch.randn(30, generator=generator) + labels).round(decimals=1)  # with ties
+    often = resamples(30, draws=5)
+    for counts, found in zip(often, resampled_auroc(scores, labels, often), strict=True):
+        drawn = torch.arange(30).repeat_interleave(counts.long())
+        assert found.item() == pytest.approx(auroc(scores[drawn], labels[drawn]), abs=1e-6)
+
+
+def test_replicates_leave_out_findings_that_were_not_drawn():
+    generator = torch.Generator().manual_seed(0)
+    scores, clip = torch.rand(12, 2, generator=generator), torch.rand(12, generator=generator)
+    labels = torch.zeros(12, 2, dtype=torch.bool)
+    labels[:6, 0] = labels[11, 1] = True
+    features = torch.randn(2, 12, 6, generator=generator)
+    found, often = replicates(*features, clip, scores, labels), resamples(12)
+    assert {name: len(drawn) for name, drawn in found.items()} == {"kid": DRAWS, "clip": DRAWS, "auroc": DRAWS}
+    lacking = int((often[:, 11] == 0).nonzero()[0])
+    alone = resampled_auroc(scores[:, 0], labels[:, 0], often)[lacking].item()
+    assert found["auroc"][lacking] == pytest.approx(alone, rel=1e-5)
+    drawn = torch.arange(12).repeat_interleave(often[3].long())
+    assert found["clip"][3] == pytest.approx(clip[drawn].mean().item(), rel=1e-5)
+    assert replicates(*features, clip, scores[:, 1:], labels[:, 1:])["auroc"][lacking] is None
+    assert "auroc" not in replicates(*features, clip, scores[:, :0], labels[:, :0])
 
 
 def test_findings_that_few_images_have_get_no_figure():
