@@ -3,39 +3,10 @@
 import pytest
 import torch
 from conftest import attach
-from diffusers import UNet2DConditionModel
-from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from selora import linear_layers
 from selora.adapters import lora_layers, trainable_parameters
-
-UNET = dict(
-    sample_size=64,
-    in_channels=4,
-    out_channels=4,
-    layers_per_block=2,
-    block_out_channels=(320, 640, 1280, 1280),
-    down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-    cross_attention_dim=768,
-    attention_head_dim=8,
-)
-TEXT_ENCODER = dict(
-    vocab_size=49408,
-    hidden_size=768,
-    intermediate_size=3072,
-    num_hidden_layers=12,
-    num_attention_heads=12,
-    max_position_embeddings=77,
-    hidden_act="quick_gelu",
-    projection_dim=768,
-)
-
-
-def build(name: str) -> nn.Module:
-    with torch.device("meta"):
-        return UNet2DConditionModel(**UNET) if name == "unet" else CLIPTextModel(CLIPTextConfig(**TEXT_ENCODER))
+from selora.audit import build
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ class Profile:
     classifier: str  # of the findings
     ablation: list[float] = field(default_factory=list)  # thresholds of SeLoRA tried beside its own, on one seed
     method_settings: dict[str, dict] = field(default_factory=dict)
+    audit_steps: int = 60  # of each of the audit's short trainings, which are probed six times
     data_root: str | None = None  # folder of the real data sets; without it SELORA_DATA
 
     def __post_init__(self):
@@ -69,7 +70,7 @@ class Profile:
         settings = asdict(self)
         for name in ("name", "datasets", "methods", "seeds", "ablation"):  # which runs there are, not how one goes
             del settings[name]
-        for name in ("data_root", "checkpoint_interval", "method_settings"):
+        for name in ("data_root", "checkpoint_interval", "method_settings", "audit_steps"):
             del settings[name]
         base, changed = named(method)
         needs = {"needs": self.run_settings(dataset, NEEDS[base])["method"]} if base in NEEDS else {}
