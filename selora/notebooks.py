@@ -1,11 +1,11 @@
-"""Driving the numbered notebooks through papermill, and the page that shows what came out."""
+"""Driving the numbered notebooks through papermill, and what they have in common."""
 
 import ast
-import html
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import pandas as pd
 import papermill
@@ -15,17 +15,29 @@ from matplotlib.figure import Figure
 from nbclient.exceptions import DeadKernelError
 from tqdm import tqdm
 
-from selora import plots
+from selora import gallery, plots
 from selora.data import load_examples
-from selora.data.common import open_image
-from selora.files import write_text
+from selora.data.common import Example, open_image
+from selora.methods import METHODS
 from selora.profiles import REPOSITORY, Profile, load_profile
 from selora.study import RESULTS, run, run_folder
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # text progress bars need no widgets
 
 FOLDER = REPOSITORY / "notebooks"
-NEEDS = {"02_base": "base", "03_full": "full", "04_lora": "lora", "05_selora": "selora", "06_rank_map": "selora"}
+PUBLISHED = RESULTS / "published" / "mini"  # the reference results
+FIRST = ("base", "full", "lora", "dylora", "adalora", "selora")  # methods with a notebook of their own
+NEEDS = {  # a notebook without any of its methods is left out
+    "02_base": {"base"},
+    "03_full": {"full"},
+    "04_lora": {"lora"},
+    "05_dylora": {"dylora"},
+    "06_adalora": {"adalora"},
+    "07_selora": {"selora"},
+    "08_further": set(METHODS) - set(FIRST),
+    "09_lambda": {"selora"},
+    "10_rank_maps": {"selora"},
+}
 
 
 @dataclass(frozen=True)
@@ -35,30 +47,87 @@ class Study:
     profile: Profile
     folder: Path
 
-    def run(self, method: str) -> pd.DataFrame:
-        """Run a method on all data sets and seeds of the profile, skipping what is done; its main figures."""
-        pairs = [(dataset, seed) for dataset in self.profile.datasets for seed in self.profile.seeds]
-        results = [run(self.profile, dataset, method, seed, self.folder.parent) for dataset, seed in pairs]
-        rows = [{**r, "floor_fid": r["floor"]["fid"], "floor_kid": r["floor"]["kid"]} for r in results]
-        shown = ["dataset", "seed", "n", "fid", "floor_fid", "kid", "kid_error", "floor_kid", "clip", "best_step"]
-        return pd.DataFrame(rows)[[*shown, "train_seconds"]]
+    def run(self, *methods: str) -> pd.DataFrame:
+        """Run methods on all data sets and seeds of the profile, skipping what is done; their main figures."""
+        datasets = self.profile.datasets
+        return self.make([(d, m, s) for m in methods for d in datasets for s in self.profile.seeds_of(m)])
 
-    def run_folder(self, dataset: str, method: str) -> Path:
-        """The run of the profile's first seed."""
-        return run_folder(self.profile, dataset, method, self.profile.seeds[0], self.folder.parent)
+    def run_ablation(self) -> pd.DataFrame:
+        """Run SeLoRA at the profile's thresholds, but for SeLoRA's own, of which there is a run."""
+        chosen = self.profile.ablation_datasets or self.profile.datasets
+        datasets = [dataset for dataset in self.profile.datasets if dataset in chosen]
+        own = METHODS["selora"][1] | self.profile.method_settings.get("selora", {})
+        names = [f"selora@{threshold}" for threshold in self.profile.ablation if threshold != own["threshold"]]
+        return self.make([(d, name, s) for d in datasets for name in names for s in self.profile.seeds_of(name)])
+
+    def make(self, runs: list[tuple[str, str, int]]) -> pd.DataFrame:
+        """Run data set x method x seed, skipping what is done; the main figures of each."""
+        results = [run(self.profile, *names, self.folder.parent) for names in runs]
+        rows = [{**r, "floor_fid": r["floor"]["fid"], "floor_kid": r["floor"]["kid"]} for r in results]
+        shown = ["dataset", "method", "seed", "n", "fid", "floor_fid", "kid", "kid_error", "floor_kid", "clip"]
+        return pd.DataFrame(rows, columns=[*shown, "best_step", "train_seconds"])
+
+    def run_folder(self, dataset: str, method: str, seed: int | None = None) -> Path:
+        """Where a run's files are; by default the profile's first seed's."""
+        seed = self.profile.seeds[0] if seed is None else seed
+        return run_folder(self.profile, dataset, method, seed, self.folder.parent)
+
+    def finished(self, dataset: str) -> list[str]:
+        """The profile's methods that were run on a data set."""
+        return [m for m in self.profile.methods if (self.run_folder(dataset, m) / "result.json").exists()]
+
+    def scored(self, dataset: str) -> list[Example]:
+        """The test examples that were sampled and scored."""
+        return load_examples(dataset, "test", self.profile.data_root)[: self.profile.images]
+
+    def images(self, examples: list[Example]) -> list:
+        """The examples' own images as the models see them."""
+        return [open_image(e.path, self.profile.resolution) for e in examples]
 
     def show_samples(self, *methods: str, count: int, figure: str) -> None:
         """Show reference images and the same prompts' generated ones, one grid per data set."""
         for dataset in self.profile.datasets:
-            examples = load_examples(dataset, "test", self.profile.data_root)[:count]
-            rows = {"reference": [open_image(e.path, self.profile.resolution) for e in examples]}
-            for method in methods:
-                folder = self.run_folder(dataset, method)
-                if (folder / "result.json").exists():
-                    rows[method] = plots.samples(folder, [e.id for e in examples])
-            grid = plots.image_grid(rows, [e.prompt for e in examples])
-            grid.suptitle(dataset)
-            display(plots.save_figure(grid, self.folder, f"{figure}_{dataset}"))
+            examples = self.scored(dataset)[:count]
+            self.show_examples(dataset, examples, [e.prompt for e in examples], methods, f"{figure}_{dataset}")
+
+    def show_findings(self, figure: str) -> None:
+        """Show the test examples with the clearest findings, and what each method made of their prompts."""
+        for dataset in self.profile.datasets:
+            chosen = gallery.clearest(dataset, self.scored(dataset))
+            captions = [f"{finding.upper()}: {e.prompt}" for finding, e in chosen.items()]
+            self.show_examples(dataset, list(chosen.values()), captions, self.finished(dataset), f"{figure}_{dataset}")
+
+    def show_examples(self, dataset: str, examples: list[Example], captions: list[str], methods, figure: str) -> None:
+        """Show some test examples, and below what methods made of their prompts, as far as they were run."""
+        finished = [method for method in methods if method in self.finished(dataset)]
+        names = [e.id for e in examples]
+        rows = {self.reference(dataset): self.images(examples)}
+        rows |= {method: plots.samples(self.run_folder(dataset, method), names) for method in finished}
+        self.show_grid(rows, captions, dataset, figure)
+
+    def show_paper_prompt(self, dataset: str, count: int, figure: str) -> None:
+        """Show what each method makes of the prompt of the paper's Fig. 2, below the images of the nearest reports."""
+        splits = ("train", "val", "test")
+        examples = [e for split in splits for e in load_examples(dataset, split, self.profile.data_root)]
+        nearest = gallery.nearest_prompts(gallery.PAPER_PROMPT, examples, count)
+        rows = {self.reference(dataset): self.images(nearest)}
+        for method in self.finished(dataset):
+            images = gallery.sample_run(self.profile, self.run_folder(dataset, method), gallery.PAPER_PROMPT, count)
+            if images:
+                rows[method] = images
+            else:
+                print(f"{method}: its weights are in PEFT's own format, which is not read here")
+        self.show_grid(rows, [e.prompt for e in nearest], f"{dataset}: “{gallery.PAPER_PROMPT}”", figure)
+
+    def show_grid(self, rows: dict, captions: list[str], title: str, figure: str) -> None:
+        """Show and save rows of pictures."""
+        grid = plots.image_grid(rows, captions)
+        grid.suptitle(fill(title, 24 * max(len(images) for images in rows.values())), fontsize=9)
+        display(plots.save_figure(grid, self.folder, figure))
+
+    def reference(self, dataset: str) -> str:
+        """What a data set's own images are called: only radiographs of people are 'real'."""
+        return "reference,\nrendered" if dataset.endswith("-drr") else "real"
 
     def loss_curves(self, methods: list[str], figure: str) -> Figure:
         """Training and validation loss of some methods on all data sets, where they were run."""
@@ -70,18 +139,28 @@ class Study:
         histories = {title: pd.read_csv(path) for title, path in files.items() if path.exists()}
         return plots.save_figure(plots.loss_curves(histories), self.folder, figure)
 
-    def ranks(self, dataset: str) -> pd.DataFrame:
-        """Ranks of SeLoRA's layers: network, layer, kind, rank."""
-        return pd.read_csv(self.run_folder(dataset, "selora") / "ranks.csv")
+    def ranks(self, dataset: str, method: str = "selora") -> pd.DataFrame:
+        """Ranks of a method's layers, of all its finished seeds: network, layer, kind, rank, seed."""
+        return self.over_seeds(dataset, method, "ranks.csv")
 
-    def rank_map(self, dataset: str, figure: str) -> Figure:
-        """The paper's Fig. 3 for one data set."""
-        return plots.save_figure(plots.rank_map(self.ranks(dataset), dataset), self.folder, figure)
+    def expansions(self, dataset: str, method: str = "selora") -> pd.DataFrame:
+        """A growing method's tests of layers, of all its finished seeds: expansions.csv with kind and seed."""
+        tests = self.over_seeds(dataset, method, "expansions.csv")
+        kinds = self.ranks(dataset, method)[["network", "layer", "kind"]].drop_duplicates()
+        return tests.merge(kinds, on=["network", "layer"])
 
-    def ranks_over_time(self, dataset: str, figure: str) -> Figure:
-        """SeLoRA's ranks and FI-Ratios after each test."""
-        expansions = pd.read_csv(self.run_folder(dataset, "selora") / "expansions.csv")
-        return plots.save_figure(plots.ranks_over_time(expansions, dataset), self.folder, figure)
+    def over_seeds(self, dataset: str, method: str, name: str) -> pd.DataFrame:
+        """One of a method's files of all its finished seeds in one table."""
+        folders = {seed: self.run_folder(dataset, method, seed) for seed in self.profile.seeds_of(method)}
+        done = {seed: folder for seed, folder in folders.items() if (folder / "result.json").exists()}
+        if not done:
+            raise FileNotFoundError(f"{method} was not run on {dataset}: run its notebook, or make run_all, first")
+        tables = {seed: pd.read_csv(folder / name) for seed, folder in done.items()}
+        return pd.concat(tables, names=["seed"]).reset_index("seed")
+
+    def save(self, figure: Figure, name: str) -> Figure:
+        """Write a figure into the results' folder and hand it back."""
+        return plots.save_figure(figure, self.folder, name)
 
 
 def open_study(profile: str, datasets: str, methods: str, data_root: str, results: str) -> Study:
@@ -122,7 +201,8 @@ def assigned(source: str) -> set[str]:
 
 def numbered(methods: list[str]) -> list[Path]:
     """The numbered notebooks that a choice of methods needs, in order."""
-    return [path for path in sorted(FOLDER.glob("[0-9]*.ipynb")) if NEEDS.get(path.stem, methods[0]) in methods]
+    books = sorted(FOLDER.glob("[0-9]*.ipynb"))
+    return [path for path in books if path.stem not in NEEDS or NEEDS[path.stem] & {*methods}]
 
 
 def run_notebooks(notebooks: list[Path], parameters: dict, folder: Path) -> None:
@@ -151,28 +231,3 @@ def run_notebooks(notebooks: list[Path], parameters: dict, folder: Path) -> None
         except papermill.PapermillExecutionError as error:
             raise RuntimeError(f"{notebook.name} failed with {error.ename}: {error.evalue} (see {copy})") from None
         print(f"{notebook.name}  {time.perf_counter() - started:.0f} s", flush=True)
-
-
-def write_index(folder: Path, title: str) -> Path:
-    """Write index.html: the table, the figures, and links to the executed notebooks."""
-    parts = [f"<h1>{html.escape(title)}</h1>", "<p>Nothing here is for diagnosis.</p>"]
-    table = folder / "table1.md"
-    if table.exists():
-        lines = table.read_text().split("\n\n")
-        rows = [line.strip("|").split("|") for line in lines[0].splitlines() if not line.startswith("|---")]
-        cells = ["".join(f"<td>{html.escape(cell.strip().strip('*'))}</td>" for cell in row) for row in rows]
-        parts.append("<h2>Table 1</h2><table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>")
-        parts.append(f"<p>{html.escape(lines[1])}</p>")
-    for figure in sorted((folder / "figures").glob("*.png")):
-        parts.append(f'<h2>{figure.stem.replace("_", " ")}</h2><img src="figures/{figure.name}" alt="{figure.stem}">')
-    links = [
-        f'<li><a href="notebooks/{p.name}">{p.name}</a></li>' for p in sorted((folder / "notebooks").glob("*.ipynb"))
-    ]
-    parts.append("<h2>Executed notebooks</h2><ul>" + "".join(links) + "</ul>")
-    style = (
-        "body{font:15px sans-serif;max-width:1000px;margin:2em auto}td{padding:.2em .6em;border-bottom:1px solid #ccc}"
-        "img{max-width:100%}"
-    )
-    page = f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>'
-    write_text(folder / "index.html", page + "\n".join(parts) + "\n")
-    return folder / "index.html"

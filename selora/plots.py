@@ -47,42 +47,6 @@ def loss_curves(histories: Mapping[str, pd.DataFrame], window: int = 20) -> Figu
     return figure
 
 
-def rank_map(ranks: pd.DataFrame, title: str) -> Figure:
-    """Fig. 3 of the paper: rank of each layer by its place in the network and its kind of weight."""
-    maps = {}
-    for network, rows in ranks.groupby("network", sort=False):
-        place = rows.groupby("kind").cumcount().rename("layer of this kind, from input to output")
-        kinds = list(dict.fromkeys(sorted(rows.kind, key=lambda k: (not k.startswith("attn"), k))))
-        maps[network] = rows.pivot_table(index="kind", columns=place, values="rank").reindex(kinds)
-    figure, axes = plt.subplots(
-        len(maps), 1, figsize=(7, 0.32 * sum(len(m) + 4 for m in maps.values())), layout="constrained",
-        gridspec_kw={"height_ratios": [len(m) for m in maps.values()]}, squeeze=False,
-    )  # fmt: skip
-    for axis, (network, table) in zip(axes[:, 0], maps.items(), strict=True):
-        sns.heatmap(
-            table, ax=axis, cmap="viridis", vmin=1, vmax=max(2, ranks["rank"].max()), annot=True, fmt=".0f",
-            annot_kws={"fontsize": 7}, cbar_kws={"label": "rank"}, linewidths=0.3,
-        )  # fmt: skip
-        axis.set(ylabel="", title=f"{title}: {network}, mean rank {ranks[ranks.network == network]['rank'].mean():.2f}")
-    return figure
-
-
-def ranks_over_time(expansions: pd.DataFrame, title: str) -> Figure:
-    """Ranks after each test (mean, and 10 to 90 % of the layers) and the FI-Ratios seen, per network."""
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 5), sharex=True, layout="constrained")
-    for color, (network, rows) in zip(sns.color_palette(), expansions.groupby("network", sort=False), strict=False):
-        for axis, column in ((top, "rank"), (bottom, "fi_ratio")):
-            by_step = rows.groupby("step")[column]
-            middle = by_step.mean() if column == "rank" else by_step.median()
-            axis.plot(middle.index, middle, "o-", color=color, markersize=4, label=network)
-            axis.fill_between(middle.index, by_step.quantile(0.1), by_step.quantile(0.9), color=color, alpha=0.15)
-    top.set(ylabel="rank: mean, 10-90 %", title=title)
-    bottom.set(xlabel="step", ylabel="FI-Ratio: median, 10-90 %")
-    top.legend()
-    sns.despine(figure)
-    return figure
-
-
 def score_bars(runs: pd.DataFrame) -> Figure:
     """KID of every method beside its data set's floor and ceiling; a logarithmic axis, since they span decades."""
     datasets = list(dict.fromkeys(runs.dataset))

@@ -1,4 +1,4 @@
-"""The controls of notebook 07 on a handful of images and on numbers whose answer is known."""
+"""The controls of notebook 11 on a handful of images and on numbers whose answer is known."""
 
 import dataclasses
 

@@ -1,10 +1,14 @@
 """Committed notebooks are clean, take the same parameters, and refuse unknown ones."""
 
+from dataclasses import replace
+
 import nbformat
 import papermill
 import pytest
 
-from selora.notebooks import FOLDER, NEEDS, check_parameters, numbered, run_notebooks
+from selora.methods import METHODS
+from selora.notebooks import FOLDER, NEEDS, Study, check_parameters, numbered, run_notebooks
+from selora.profiles import load_profile
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
@@ -25,8 +29,46 @@ def test_all_notebooks_take_the_same_parameters():
 
 def test_methods_choose_the_notebooks():
     stems = [path.stem for path in numbered(["base", "lora"])]
-    assert stems == ["01_data", "02_base", "04_lora", "07_controls", "08_table1"]
+    assert stems == ["01_data", "02_base", "04_lora", "11_controls", "12_table1", "13_samples", "14_audit"]
+    assert "08_further" in [path.stem for path in numbered(["base", "eva"])]
     assert set(NEEDS) < {path.stem for path in NOTEBOOKS}
+
+
+def test_every_method_has_a_notebook():
+    assert set().union(*NEEDS.values()) == set(METHODS)
+
+
+def test_a_notebooks_title_has_its_number():
+    for path in NOTEBOOKS:
+        title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0]
+        number = path.stem.partition("_")[0]
+        assert title.startswith(f"# {int(number)}. ") if number.isdigit() else title.startswith("# "), path.stem
+
+
+def test_which_runs_the_ablation_and_one_seed_mean(monkeypatch, tmp_path):
+    """Thresholds on the first seed and on the data sets named; SeLoRA's own threshold is run already."""
+    profile = replace(
+        load_profile("smoke"),
+        seeds=[3, 4],
+        one_seed=["eva"],
+        ablation=[1.0, 1.1, 1.5],
+        ablation_datasets=["montgomery-drr"],
+        method_settings={"selora": {"threshold": 1.1}},
+    )
+    runs = []
+    monkeypatch.setattr(Study, "make", lambda self, wanted: runs.extend(wanted))
+    study = Study(profile, tmp_path / "smoke")
+    study.run_ablation()
+    assert runs == [("montgomery-drr", "selora@1.0", 3), ("montgomery-drr", "selora@1.5", 3)]
+    runs.clear()
+    study.run("sora", "eva")
+    assert [(method, seed) for dataset, method, seed in runs if dataset == "iu-drr"] == [
+        ("sora", 3), ("sora", 4), ("eva", 3)
+    ]  # fmt: skip
+    settings = profile.run_settings("iu-drr", "lora")
+    assert not {"one_seed", "ablation", "ablation_datasets"} & set(settings)
+    with pytest.raises(ValueError, match="unknown method 'evva'"):
+        replace(profile, one_seed=["evva"])
 
 
 def test_an_unknown_parameter_is_named_with_the_choices():

@@ -11,11 +11,13 @@ from diffusers import StableDiffusionPipeline
 
 from selora.data import DataError
 from selora.files import write_json
+from selora.gallery import sample_run
 from selora.notebooks import FOLDER
 from selora.profiles import REPOSITORY, load_profile
 from selora.study import run, run_folder
 
-DATASETS, METHODS = ("iu-drr", "montgomery-drr"), ("base", "full", "lora", "selora")
+DATASETS = ("iu-drr", "montgomery-drr")
+METHODS = ("base", "full", "lora", "dylora", "adalora", "selora", "selora-random")
 
 
 def run_all(results) -> None:
@@ -41,17 +43,41 @@ def test_the_contracts_files_are_there(smoke):
                 expected |= {"history.csv"}
             if method == "full":
                 expected |= {"linear_layers.safetensors"}
-            if method in ("lora", "selora"):
+            if method not in ("base", "full"):
                 expected |= {"ranks.csv", "pytorch_lora_weights.safetensors"}
-            if method == "selora":
+            if method in ("selora", "selora-random"):
                 expected |= {"expansions.csv"}
             assert expected <= files
             assert "checkpoint.safetensors" not in files
     table = pd.read_csv(folder / "table1.csv")
     assert sorted(zip(table.dataset, table.method, strict=True)) == sorted((d, m) for d in DATASETS for m in METHODS)
-    assert {path.name for path in (folder / "notebooks").iterdir()} == {p.name for p in FOLDER.glob("0*.ipynb")}
-    assert "<table>" in (folder / "index.html").read_text()
-    assert len(list((folder / "figures").glob("*.png"))) >= 8
+    assert {path.name for path in (folder / "notebooks").iterdir()} == {p.name for p in FOLDER.glob("[01]*.ipynb")}
+    page = (folder / "index.html").read_text()
+    assert "<table>" in page
+    figures = {path.stem for path in (folder / "figures").glob("*.png")}
+    assert {"9_curves_this", "10_rank_map_iu-drr", "13_paper_prompt_iu-drr", "13_findings_iu-drr"} <= figures
+    assert all(f'src="figures/{name}.png"' in page for name in figures)
+
+
+def test_the_ablation_is_run_on_its_data_sets_alone_and_stays_out_of_table_1(smoke):
+    folder = smoke / "smoke"
+    assert [path.parent.name for path in folder.glob("runs/*/selora@1.0")] == ["montgomery-drr"]
+    ranks = pd.read_csv(folder / "runs" / "montgomery-drr" / "selora@1.0" / "seed0" / "ranks.csv")
+    assert ranks["rank"].nunique() == 1  # at 1.0 all layers grow at every test
+
+
+@pytest.mark.parametrize("method", ["base", "full", "adalora", "dylora"])
+def test_a_finished_run_samples_any_prompt_as_it_did_its_own(smoke, method):
+    from PIL import Image
+    from PIL.ImageChops import difference
+
+    from selora.data import load_examples
+
+    profile, first = load_profile("smoke"), load_examples("iu-drr", "test")[0]
+    folder = smoke / "smoke" / "runs" / "iu-drr" / method / "seed0"
+    (again,) = sample_run(profile, folder, first.prompt, 1)
+    own = Image.open(folder / "samples" / f"{first.id}.png")
+    assert max(high for _, high in difference(own, again).getextrema()) <= 1
 
 
 @pytest.mark.parametrize("dataset", DATASETS)

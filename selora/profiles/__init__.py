@@ -40,13 +40,15 @@ class Profile:
     clip: str  # of the CLIP score: a folder of the repository, or a hub id
     classifier: str  # of the findings
     ablation: list[float] = field(default_factory=list)  # thresholds of SeLoRA tried beside its own, on one seed
+    ablation_datasets: list[str] | None = None  # where; without it, all of the profile's
+    one_seed: list[str] = field(default_factory=list)  # methods that are run with the first seed alone
     method_settings: dict[str, dict] = field(default_factory=dict)
     audit_steps: int = 60  # of each of the audit's short trainings, which are probed six times
     data_root: str | None = None  # folder of the real data sets; without it SELORA_DATA
 
     def __post_init__(self):
-        check_choices("data set", self.datasets, DATASETS)
-        check_choices("method", [*self.methods, *self.method_settings], METHODS)
+        check_choices("data set", [*self.datasets, *(self.ablation_datasets or [])], DATASETS)
+        check_choices("method", [*self.methods, *self.one_seed, *self.method_settings], METHODS)
         for method, settings in self.method_settings.items():
             check_choices(f"setting of {method}", list(settings), METHODS[method][1])
         if not isinstance(self.learning_rate, float):
@@ -65,10 +67,15 @@ class Profile:
             if getattr(self, name) < 1:
                 raise ValueError(f"profile {self.name}: {name} is {getattr(self, name)}, but must be 1 or more")
 
+    def seeds_of(self, method: str) -> list[int]:
+        """The seeds that a method is run with; the ablation's runs have the first alone."""
+        return self.seeds[:1] if method in self.one_seed or "@" in method else self.seeds
+
     def run_settings(self, dataset: str, method: str) -> dict:
         """What determines the outcome of one run, besides data set, method and seed."""
         settings = asdict(self)
-        for name in ("name", "datasets", "methods", "seeds", "ablation"):  # which runs there are, not how one goes
+        which = ("name", "datasets", "methods", "seeds", "ablation", "ablation_datasets", "one_seed")
+        for name in which:  # which runs there are, not how one goes
             del settings[name]
         for name in ("data_root", "checkpoint_interval", "method_settings", "audit_steps"):
             del settings[name]
