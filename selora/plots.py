@@ -60,6 +60,7 @@ def score_bars(runs: pd.DataFrame) -> Figure:
             value = rows.iloc[0][name]["kid"]
             axis.axhline(max(value, 1e-5), color="0.4", linestyle=style, label=f"{name} {1000 * value:.1f}e-3")
         axis.set(title=f"{dataset}, n = {rows.n.iloc[0]}", ylabel="KID (log scale)", xlabel="", yscale="log")
+        axis.tick_params(axis="x", rotation=60)  # up to 15 methods
         axis.legend(fontsize=7)
     sns.despine(figure)
     return figure
