@@ -34,11 +34,8 @@ run_all: env
 	.venv/bin/papermill notebooks/run_all.ipynb results/$(PROFILE)/notebooks/run_all.ipynb --log-output --no-progress-bar \
 	    -p profile "$(PROFILE)" -p datasets "$(DATASETS)" -p methods "$(METHODS)"
 
-# What of a profile's results is kept in the repository: tables, figures, every run's record; no weights, no samples.
-publish:
-	@mkdir -p results/published/$(PROFILE)
-	@cd results/$(PROFILE) && tar -cf - table1.* figures runs/*/*/*/*.json runs/*/*/*/*.csv \
-	    | tar -xf - -C ../published/$(PROFILE)
+publish: env
+	.venv/bin/python -m selora.publish $(PROFILE)
 
 test: env
 	.venv/bin/python -m pytest

@@ -24,6 +24,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of image pr
 RESULTS = REPOSITORY / "results"
 CACHE = REPOSITORY / "data" / "raw" / "cache"
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "torchmetrics")
+DIGITS = "%.6g"  # of numbers in CSV files: more are noise, and are tracked with the published results
 
 
 def run_folder(profile: Profile, dataset: str, method: str, seed: int, results: Path = RESULTS) -> Path:
@@ -125,12 +126,12 @@ def execute(
             seed=seed,
         )
         method.save(networks, folder)
-        pd.DataFrame(trained["history"]).to_csv(folder / "history.csv", index=False)
+        pd.DataFrame(trained["history"]).to_csv(folder / "history.csv", index=False, float_format=DIGITS)
     else:
         method.attach(networks)
     sizes = write_ranks(networks, folder)
     if trained["expansions"]:
-        pd.DataFrame(trained["expansions"]).to_csv(folder / "expansions.csv", index=False)
+        pd.DataFrame(trained["expansions"]).to_csv(folder / "expansions.csv", index=False, float_format=DIGITS)
 
     started = time.perf_counter()
     sampled = functools.partial(
@@ -150,7 +151,7 @@ def execute(
     groups = groups.reshape(-1, times, *groups.shape[1:])
     real, bounds = reference_figures(pipe.vae, reference, scored, other, judges, profile.sampling_batch, CACHE)
     found, replicates, table = figures(images, scored, groups, real, judges)
-    table.to_csv(folder / "scores.csv", index=False)
+    table.to_csv(folder / "scores.csv", index=False, float_format=DIGITS)
     result = {
         "dataset": dataset,
         "method": name,
