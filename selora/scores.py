@@ -62,7 +62,7 @@ def by_image(images: np.ndarray, examples: Sequence[Example], judges: Judges) ->
 def scores_and_labels(table: pd.DataFrame, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     """The classifier's scores, from `by_image`'s table, and what the prompts say: both (N, LABELS)."""
     labels = label_matrix([e.findings for e in examples], [e.places for e in examples])
-    return torch.from_numpy(table[list(LABELS)].to_numpy()), labels
+    return torch.from_numpy(table[list(LABELS)].to_numpy(copy=True)), labels
 
 
 def prompt_figures(table: pd.DataFrame, examples: Sequence[Example]) -> dict:

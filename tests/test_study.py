@@ -14,10 +14,11 @@ from selora.files import write_json
 from selora.gallery import sample_run
 from selora.notebooks import FOLDER
 from selora.profiles import REPOSITORY, load_profile
+from selora.publish import publish
 from selora.study import run, run_folder
 
 DATASETS = ("iu-drr", "montgomery-drr")
-METHODS = ("base", "full", "lora", "dylora", "adalora", "selora", "selora-random")
+METHODS = ("base", "full", "lora", "dylora", "adalora", "selora")
 
 
 def run_all(results) -> None:
@@ -45,18 +46,44 @@ def test_the_contracts_files_are_there(smoke):
                 expected |= {"linear_layers.safetensors"}
             if method not in ("base", "full"):
                 expected |= {"ranks.csv", "pytorch_lora_weights.safetensors"}
-            if method in ("selora", "selora-random"):
+            if method == "selora":
                 expected |= {"expansions.csv"}
             assert expected <= files
             assert "checkpoint.safetensors" not in files
     table = pd.read_csv(folder / "table1.csv")
     assert sorted(zip(table.dataset, table.method, strict=True)) == sorted((d, m) for d in DATASETS for m in METHODS)
-    assert {path.name for path in (folder / "notebooks").iterdir()} == {p.name for p in FOLDER.glob("[01]*.ipynb")}
+    books = {path.name for path in FOLDER.glob("[01]*.ipynb")} - {"08_further.ipynb"}  # none of its methods is in smoke
+    assert {path.name for path in (folder / "notebooks").iterdir()} == books
     page = (folder / "index.html").read_text()
     assert "<table>" in page
     figures = {path.stem for path in (folder / "figures").glob("*.png")}
     assert {"9_curves_this", "10_rank_map_iu-drr", "13_paper_prompt_iu-drr", "13_findings_iu-drr"} <= figures
     assert all(f'src="figures/{name}.png"' in page for name in figures)
+
+
+def test_what_is_published_holds_words_and_figures_but_no_weights_samples_or_real_radiographs(smoke, tmp_path):
+    folder, target = tmp_path / "smoke", tmp_path / "published"
+    shutil.copytree(smoke / "smoke", folder)
+    real = folder / "figures" / "13_findings_montgomery.png"  # as if the real set had been run
+    shutil.copyfile(folder / "figures" / "13_findings_iu-drr.png", real)
+    publish(folder, target)
+    kept = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
+    assert {"index.html", "table1.md", "table1.tex", "audit.csv", "figures/13_findings_iu-drr.png"} <= kept
+    assert "runs/iu-drr/selora/seed0/expansions.csv" in kept
+    assert not any(name.endswith((".safetensors", "findings_montgomery.png")) or "samples" in name for name in kept)
+    assert "image/png" not in (target / "notebooks" / "13_samples.ipynb").read_text()
+    assert "0.216" in (target / "notebooks" / "14_audit.ipynb").read_text()
+
+
+def test_the_control_for_size_reads_seloras_run(smoke):
+    """lora-matched is not in smoke: made here, it takes the rank whose parameters are nearest to SeLoRA's."""
+    result = run(load_profile("smoke"), "montgomery-drr", "lora-matched", 0, smoke)
+    grown = json.loads((smoke / "smoke/runs/montgomery-drr/selora/seed0/result.json").read_text())
+    for network in ("unet", "text_encoder"):
+        per_rank = result[f"{network}_params"] / result[f"{network}_mean_rank"]
+        assert abs(result[f"{network}_params"] - grown[f"{network}_params"]) <= per_rank / 2
+    assert result["settings"]["needs"] == grown["settings"]["method"]
+    shutil.rmtree(smoke / "smoke/runs/montgomery-drr/lora-matched")  # no part of the profile's table
 
 
 def test_the_ablation_is_run_on_its_data_sets_alone_and_stays_out_of_table_1(smoke):
