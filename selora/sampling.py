@@ -28,8 +28,8 @@ def sample(
     """Images (N, size, size, 3) uint8 for N prompts.
 
     The solver is the stochastic one: fresh noise in each step, from a generator of each image's own, corrects what a
-    small model gets wrong at high noise. A deterministic solver carries those errors to the end. Its steps are Karras et
-    al.'s (2022), closer together where little noise is left and detail is decided.
+    small model gets wrong at high noise. A deterministic solver carries those errors to the end. Its steps are those of
+    Karras et al. (2022), closer together where little noise is left and detail is decided.
     """
     own = pipe.scheduler
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(
