@@ -50,12 +50,15 @@ def difference(runs: pd.DataFrame, others: pd.DataFrame, name: str) -> tuple[flo
 
 
 def marks(runs: pd.DataFrame, name: str) -> dict[str, str]:
-    """'best', 'tied' or '' for the methods of one data set's runs; the base and full fine-tuning have no mark.
+    """'best', 'tied' or '' for the methods of one data set's runs; the base and full fine-tuning have no mark, nor have
+    methods with fewer seeds than others, whose mean is luckier.
 
     The best has the best mean over its seeds. A method is tied whose paired interval from the best, over the seeds
     that both have, does not lie wholly on the worse side; without an interval there is no telling, and no mark.
     """
     rivals = {method: group for method, group in runs.groupby("method", sort=False) if method not in ENDS}
+    most = max(map(len, rivals.values()), default=0)
+    rivals = {method: group for method, group in rivals.items() if len(group) == most}
     means = {method: BETTER[name] * group[name].mean() for method, group in rivals.items() if group[name].notna().all()}
     if not means:
         return {}

@@ -55,12 +55,15 @@ def clearest(dataset: str, examples: list[Example]) -> dict[str, Example]:
 def sample_run(profile: Profile, folder: Path, prompt: str, count: int) -> list[Image.Image] | None:
     """What a finished run makes of any prompt, from noises that are the same for every run.
 
-    None for a run whose weights are in another format than diffusers' LoRA or the full fine-tune's own.
+    None for a run whose weights are in another format than diffusers' LoRA or the full fine-tune's own, or belong to
+    a base of four bits.
     """
     from selora.checkpoint import load_checkpoint
     from selora.models import load_base
     from selora.sampling import sample
 
+    if folder.parent.name == "qlora":
+        return None
     pipe = load_base(profile.base_model)
     if (folder / "pytorch_lora_weights.safetensors").exists():
         pipe.load_lora_weights(folder)

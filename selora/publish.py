@@ -10,10 +10,11 @@ from pathlib import Path
 
 import nbformat
 
+from selora.index import write_index
 from selora.study import RESULTS
 
 NOT_PASSED_ON = ("montgomery", "iu-xray")  # the real sets; rendered ones end in -drr
-KEPT = ("table1.*", "audit.*", "index.html", "figures/*.png", "runs/*/*/*/*.json", "runs/*/*/*/*.csv")
+KEPT = ("table1.*", "audit.*", "figures/*.png", "runs/*/*/*/*.json", "runs/*/*/*/*.csv")
 
 
 def publish(folder: Path, target: Path) -> None:
@@ -35,6 +36,7 @@ def publish(folder: Path, target: Path) -> None:
     (target / "notebooks").mkdir()
     for path in folder.glob("notebooks/*.ipynb"):
         nbformat.write(without_pictures(nbformat.read(path, as_version=4)), target / "notebooks" / path.name)
+    write_index(target, f"SeLoRA study, profile {folder.name}")  # of the figures that are here
 
 
 def without_pictures(book: nbformat.NotebookNode) -> nbformat.NotebookNode:

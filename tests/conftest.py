@@ -154,6 +154,7 @@ SETTINGS = {
     "adalora": {"interval": 1},
     "increlora": {"interval": 2, "growing": 1.0},
     "dylora": {"newest_only": True},
+    "sora": {"closing": 10.0},  # in so few steps all gates would close
     "vera": {"r": 8},
 }
 
@@ -184,7 +185,9 @@ def earlier(base, tmp_path_factory):
         for layer in layers
     ]
     pd.DataFrame(rows).to_csv(folder / "expansions.csv", index=False)
-    (folder / "result.json").write_text(json.dumps({"unet_params": 9000, "text_encoder_params": 2000}))
+    (folder / "result.json").write_text(
+        json.dumps({"unet_params": 9000, "text_encoder_params": 2000, "settings": {"method": {"rank": 1}}})
+    )
     return folder
 
 

@@ -1,6 +1,7 @@
 """The whole study at its smallest, as a user runs it: the files of the contract, and what a second run does."""
 
 import json
+import re
 import shutil
 
 import pandas as pd
@@ -71,6 +72,8 @@ def test_what_is_published_holds_words_and_figures_but_no_weights_samples_or_rea
     assert {"index.html", "table1.md", "table1.tex", "audit.csv", "figures/13_findings_iu-drr.png"} <= kept
     assert "runs/iu-drr/selora/seed0/expansions.csv" in kept
     assert not any(name.endswith((".safetensors", "findings_montgomery.png")) or "samples" in name for name in kept)
+    page = (target / "index.html").read_text()
+    assert all((target / name).exists() for name in re.findall(r'src="(.*?)"', page)) and "13_findings_iu-drr" in page
     assert "image/png" not in (target / "notebooks" / "13_samples.ipynb").read_text()
     assert "0.216" in (target / "notebooks" / "14_audit.ipynb").read_text()
 

@@ -16,9 +16,9 @@ METHODS = {
     "selora": ("selora.SelfExpandingLoRA", {"rank": 1, "threshold": 1.1, "interval": 40}),  # the paper's r0, lambda, t
     # controls of SeLoRA
     "lora-matched": ("matched.MatchedLoRA", {}),
-    "selora-random": ("random_growth.RandomGrowth", {"rank": 1}),
+    "selora-random": ("random_growth.RandomGrowth", {}),
     # adaptive ranks
-    "sora": ("sora.SoRA", {"rank": 8, "sparsity": 0.5}),
+    "sora": ("sora.SoRA", {"rank": 8, "closing": 0.7}),
     "increlora": (
         "increlora.IncreLoRA",
         {"rank": 4, "growing": 0.6, "interval": 20, "beta1": 0.85, "beta2": 0.85, "orthogonality": 0.1},

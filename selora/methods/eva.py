@@ -1,7 +1,8 @@
 """EVA (Paischer et al. 2024), PEFT's: LoRA that starts at the main directions of each layer's inputs.
 
 An incremental SVD of what every layer sees in a few training batches gives the rows of A; a layer gets more ranks where
-more of its inputs' variance is left to explain, with the same mean rank over the network.
+more of its inputs' variance is left to explain. EVA drops layers that get none; here they keep one rank, drawn as
+LoRA's are, so the mean can be a little above the one asked for.
 """
 
 from collections.abc import Iterable, Mapping

@@ -25,10 +25,19 @@ SPREAD = 0.02  # standard deviation of new entries, the released code's
 
 
 class IncreLoRA(LoRA):
-    """Settings: rank (the mean at the end), growing (share of the steps by which it is reached), interval (steps
-    between two growths), beta1 and beta2 (smoothing of importance and uncertainty), orthogonality (its weight)."""
+    """Settings: rank (the mean over both networks at the end), growing (share of the steps by which it is reached),
+    interval (steps between two growths), beta1 and beta2 (smoothing of importance and uncertainty), orthogonality (the
+    weight of that term)."""
 
     def attach(self, networks: Mapping[str, nn.Module]) -> None:
+        """Raises ValueError where there are too few growths for the budget, since a layer grows by one at a time."""
+        self.until = int(self.settings["growing"] * self.steps)
+        self.rounds = self.until // self.settings["interval"]
+        if self.rounds < self.settings["rank"] - 1:
+            raise ValueError(
+                f"increlora cannot reach a mean rank of {self.settings['rank']} in {self.rounds} growths: "
+                f"choose a smaller interval than {self.settings['interval']}, or more than {self.steps} steps"
+            )
         for model in networks.values():
             add_lora(model, 2, self.seed)  # one active, one in reserve
         self.networks, self.layers = networks, layers(networks)
@@ -51,8 +60,11 @@ class IncreLoRA(LoRA):
 
     @contextmanager
     def around(self, step: int) -> Iterator[None]:
-        """Watch the layers' inputs and output gradients, from which dL/dW = D^T X follows."""
+        """Watch the layers' inputs and output gradients, from which dL/dW = D^T X follows, as long as ranks grow."""
         self.seen = {}
+        if step > self.until:
+            yield
+            return
         handles = [layer.register_forward_hook(partial(self.watch, i)) for i, layer in enumerate(self.layers.values())]
         try:
             yield
@@ -71,16 +83,18 @@ class IncreLoRA(LoRA):
         self.seen[index] = (((B * gate) @ A) * by_weight).abs().sum() / by_weight.numel() ** 0.5
 
     def after_step(self, step: int) -> list[dict]:
-        now = torch.stack([self.seen.get(i, torch.zeros(())).cpu() for i in range(len(self.layers))])
+        if step > self.until:
+            return []
+        home = next(iter(self.seen.values())).device
+        now = torch.stack([self.seen.get(i, torch.zeros((), device=home)) for i in range(len(self.layers))]).cpu()
         beta1, beta2 = self.settings["beta1"], self.settings["beta2"]
         self.importance = beta1 * self.importance + (1 - beta1) * now
         self.uncertainty = beta2 * self.uncertainty + (1 - beta2) * (now - self.importance).abs()
-        until = int(self.settings["growing"] * self.steps)
-        if step % self.settings["interval"] or step > until:
+        if step % self.settings["interval"]:
             return []
         budget = (self.settings["rank"] - 1) * len(self.layers)  # ranks to add in all
-        rounds, nth = until // self.settings["interval"], step // self.settings["interval"]
-        count = budget * nth // rounds - budget * (nth - 1) // rounds
+        nth = step // self.settings["interval"]
+        count = budget * nth // self.rounds - budget * (nth - 1) // self.rounds
         scores = self.importance * self.uncertainty
         grown = set(scores.topk(min(count, len(scores))).indices.tolist())
         records = []

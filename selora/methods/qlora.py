@@ -1,4 +1,7 @@
-"""QLoRA (Dettmers et al. 2023): the same LoRA over a base whose linear layers are kept in four bits."""
+"""QLoRA (Dettmers et al. 2023): the same LoRA over a base whose linear layers are kept in four bits.
+
+Its percentages are of a base in which two weights count as one, since they share a byte.
+"""
 
 import importlib.util
 from collections.abc import Mapping
