@@ -53,7 +53,7 @@ def section(folder: Path, path: Path, known: str) -> list[str]:
     cells = nbformat.read(path, as_version=4).cells
     heading, _, lead = cells[0].source.partition("\n")
     number = int(path.stem.partition("_")[0])
-    figures = sorted((folder / "figures").glob(f"{number}_*.png"), key=lambda file: file.stat().st_mtime)  # as shown
+    figures = sorted((folder / "figures").glob(f"{number}_*"), key=lambda file: file.stat().st_mtime)  # as shown
     outputs = [output.get("data", {}) for cell in cells if cell.cell_type == "code" for output in cell.outputs]
     return [
         f"<h2>{html.escape(heading.lstrip('# '))}</h2>",

@@ -23,6 +23,7 @@ from selora.profiles import REPOSITORY, Profile, load_profile
 from selora.study import RESULTS, run, run_folder
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # text progress bars need no widgets
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # PEFT's use of transformers
 
 FOLDER = REPOSITORY / "notebooks"
 PUBLISHED = RESULTS / "published" / "mini"  # the reference results

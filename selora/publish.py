@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import nbformat
+from PIL import Image
 
+from selora.files import write_text
 from selora.index import write_index
+from selora.profiles import REPOSITORY
 from selora.study import RESULTS
 
 NOT_PASSED_ON = ("montgomery", "iu-xray")  # the real sets; rendered ones end in -drr
@@ -32,16 +35,25 @@ def publish(folder: Path, target: Path) -> None:
                 continue
             copy = target / path.relative_to(folder)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
-    (target / "notebooks").mkdir()
+            if path.suffix == ".png":  # an eighth of the room, which every version takes in the history
+                copy = copy.with_suffix(".webp")
+                Image.open(path).convert("RGB").save(copy, quality=85)
+            else:
+                shutil.copyfile(path, copy)
+            shutil.copystat(path, copy)  # the page shows figures in the order of their times
     for path in folder.glob("notebooks/*.ipynb"):
-        nbformat.write(without_pictures(nbformat.read(path, as_version=4)), target / "notebooks" / path.name)
+        words = nbformat.writes(without_pictures(nbformat.read(path, as_version=4)))
+        for root in (REPOSITORY, folder.resolve().parents[1]):  # where this is on the disk is nobody's business
+            words = words.replace(f"{root}/", "")
+        write_text(target / "notebooks" / path.name, words + "\n")
     write_index(target, f"SeLoRA study, profile {folder.name}")  # of the figures that are here
 
 
 def without_pictures(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """An executed notebook whose outputs hold words only."""
+    """An executed notebook whose outputs hold words only, and no warnings."""
     for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 del output["data"]["image/png"]

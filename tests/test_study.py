@@ -69,11 +69,14 @@ def test_what_is_published_holds_words_and_figures_but_no_weights_samples_or_rea
     shutil.copyfile(folder / "figures" / "13_findings_iu-drr.png", real)
     publish(folder, target)
     kept = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
-    assert {"index.html", "table1.md", "table1.tex", "audit.csv", "figures/13_findings_iu-drr.png"} <= kept
+    assert {"index.html", "table1.md", "table1.tex", "audit.csv", "figures/13_findings_iu-drr.webp"} <= kept
     assert "runs/iu-drr/selora/seed0/expansions.csv" in kept
-    assert not any(name.endswith((".safetensors", "findings_montgomery.png")) or "samples" in name for name in kept)
+    assert not any(
+        name.endswith((".safetensors", ".png", "findings_montgomery.webp")) or "samples" in name for name in kept
+    )
     page = (target / "index.html").read_text()
     assert all((target / name).exists() for name in re.findall(r'src="(.*?)"', page)) and "13_findings_iu-drr" in page
+    assert not any(str(REPOSITORY) in path.read_text() for path in target.glob("notebooks/*"))
     assert "image/png" not in (target / "notebooks" / "13_samples.ipynb").read_text()
     assert "0.216" in (target / "notebooks" / "14_audit.ipynb").read_text()
 
