@@ -133,5 +133,5 @@ def figures(
     found = distances(reference, generated) | prompt_figures(table, examples)
     columns = [LABELS.index(record["finding"]) for record in counted(found["findings"])]
     scores, labels = (values[:, columns] for values in scores_and_labels(table, examples))
-    drawn = replicates(reference, generated, torch.from_numpy(table["clip"].to_numpy()), scores, labels)
+    drawn = replicates(reference, generated, torch.from_numpy(table["clip"].to_numpy(copy=True)), scores, labels)
     return found | {"ms_ssim": ms_ssim_within(groups), "n": len(images)}, drawn, table

@@ -72,7 +72,7 @@ def test_what_is_published_holds_words_and_figures_but_no_weights_samples_or_rea
     assert {"index.html", "table1.md", "table1.tex", "audit.csv", "figures/13_findings_iu-drr.webp"} <= kept
     assert "runs/iu-drr/selora/seed0/expansions.csv" in kept
     assert not any(
-        name.endswith((".safetensors", ".png", "findings_montgomery.webp")) or "samples" in name for name in kept
+        name.endswith((".safetensors", ".png", "findings_montgomery.webp")) or "/samples/" in name for name in kept
     )
     page = (target / "index.html").read_text()
     assert all((target / name).exists() for name in re.findall(r'src="(.*?)"', page)) and "13_findings_iu-drr" in page
