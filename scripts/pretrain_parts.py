@@ -89,11 +89,8 @@ def write_pipeline(
     folder: Path, draft: Path, tokenizer: CLIPTokenizer, vae: AutoencoderKL, denoiser: torch.nn.ModuleDict
 ) -> None:
     """Write a stock pipeline: weights in fp16, marked so that a plain `from_pretrained` gives fp32 everywhere."""
-    scheduler = (
-        PNDMScheduler(  # as Stable Diffusion v1.5, but sampling starts at the last step, where there is only noise
-            **NOISE, skip_prk_steps=True, steps_offset=1, timestep_spacing="trailing"
-        )
-    )
+    # As Stable Diffusion v1.5, but sampling starts at the last step, where there is only noise.
+    scheduler = PNDMScheduler(**NOISE, skip_prk_steps=True, steps_offset=1, timestep_spacing="trailing")
     pipeline = StableDiffusionPipeline(
         vae.half(),
         denoiser["text_encoder"].half(),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
@@ -23,6 +23,23 @@ def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
         for name, module in model.named_modules()
         if isinstance(module, LoraLinear) and ADAPTER in module.lora_A
     }
+
+
+def all_lora_layers(networks: Mapping[str, nn.Module]) -> dict[tuple[str, str], LoraLinear]:
+    """The LoRA layers of several networks by (network, name)."""
+    return {(net, name): layer for net, model in networks.items() for name, layer in lora_layers(model).items()}
+
+
+def add_tuner(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
+    """Freeze a model and replace its layers by those of one of PEFT's adapters; `seed` determines their weights.
+
+    Returns:
+        The wrapper, which saves and schedules; the model itself stays usable as it is, with the adapter in it.
+    """
+    model.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)
 
 
 def add_lora(model: nn.Module, rank: int, seed: int, **options) -> None:
@@ -60,6 +77,13 @@ def fold_scaling(model: nn.Module) -> None:
             record_rank(model, name, layer)
 
 
+def resize(model: nn.Module, name: str, A: torch.Tensor, B: torch.Tensor) -> None:
+    """`set_weights` of a model's LoRA layer by its name, its new rank recorded."""
+    layer = model.get_submodule(name)
+    set_weights(layer, A, B)
+    record_rank(model, name, layer)
+
+
 def record_rank(model: nn.Module, name: str, layer: LoraLinear) -> None:
     """Write a layer's rank and alpha into the model's PEFT configuration, which is saved as adapter metadata."""
     config = model.peft_config[ADAPTER]
@@ -84,8 +108,7 @@ def restore_tensors(networks: Mapping[str, nn.Module], tensors: Mapping[str, tor
             weights = [layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight]
             saved = [tensors[f"{network}.{name}.lora_{side}.{ADAPTER}.weight"] for side in "AB"]
             if weights[0].shape != saved[0].shape:
-                set_weights(layer, *(new.to(old) for old, new in zip(weights, saved, strict=True)))
-                record_rank(model, name, layer)
+                resize(model, name, *(new.to(old) for old, new in zip(weights, saved, strict=True)))
         for name, p in model.named_parameters():
             if p.requires_grad:  # `data`, since a gate too has the length of its layer's rank
                 p.data = tensors[f"{network}.{name}"].to(p, copy=True)

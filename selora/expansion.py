@@ -12,7 +12,7 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
-from selora.adapters import ADAPTER, draw_row, lora_layers, record_rank, set_weights
+from selora.adapters import ADAPTER, all_lora_layers, draw_row, record_rank, set_weights
 from selora.fisher import fi_ratio, squared_gradients
 
 
@@ -48,7 +48,7 @@ class SeLoRA:
         self.networks = dict(models) if isinstance(models, Mapping) else {type(m).__name__: m for m in models}
         if len(self.networks) < len(models):
             raise ValueError("two models share a class: pass them by name, SeLoRA({'first': model, ...}, ...)")
-        self.layers = {(net, name): lora for net, m in self.networks.items() for name, lora in lora_layers(m).items()}
+        self.layers = all_lora_layers(self.networks)
         if not self.layers:
             raise ValueError("no LoRA layers found: call model.add_adapter(LoraConfig(...)) on the models first")
         held = {p for group in optimizer.param_groups for p in group["params"]}

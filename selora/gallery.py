@@ -12,14 +12,8 @@ from selora.profiles import Profile
 PAPER_PROMPT = (  # of Fig. 2, to the letter; a report of IU X-Ray
     "Heart size and vascularity normal. These contour normal. Lungs clear. No pleural effusions or pneumothoraces."
 )
-TO_SHOW = (
-    "cardiomegaly",
-    "pleural effusion",
-    "nodule",
-    "scoliosis",
-    "cavity",
-    "normal",
-)  # what can be seen at this size
+# What can be seen at this size.
+TO_SHOW = ("cardiomegaly", "pleural effusion", "nodule", "scoliosis", "cavity", "normal")
 
 
 def nearest_prompts(prompt: str, examples: list[Example], count: int) -> list[Example]:

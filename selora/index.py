@@ -9,16 +9,8 @@ import nbformat
 
 from selora.files import write_text
 
-ORDER = (
-    "12",
-    "10",
-    "09",
-    "13",
-    "08",
-    "07",
-    "11",
-    "14",
-)  # Table 1, then the paper's order of its results; then the others
+# Table 1, then the paper's order of its results; then the others
+ORDER = ("12", "10", "09", "13", "08", "07", "11", "14")
 STYLE = (
     "body{font:15px/1.45 sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}img{max-width:100%}"
     "table{border-collapse:collapse;font-size:12px;display:block;overflow-x:auto;margin:1em 0}"

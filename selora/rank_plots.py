@@ -3,7 +3,7 @@
 `ranks` is a table of network, layer, kind, rank and seed: ranks.csv of one or more seeds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -29,6 +29,16 @@ def group(kind: str) -> str:
     return {"attn1": "self-attention", "attn2": "cross-attention"}.get(kind.partition(".")[0], "other")
 
 
+def networks_of(table: pd.DataFrame) -> list[str]:
+    """The networks a table has, in the figures' order."""
+    return [network for network in NETWORKS if network in set(table.network)]
+
+
+def boundaries(kinds: Sequence[str]) -> list[int]:
+    """Where one group of kinds ends and the next begins."""
+    return [i for i in range(1, len(kinds)) if group(kinds[i]) != group(kinds[i - 1])]
+
+
 def by_place(ranks: pd.DataFrame) -> pd.DataFrame:
     """One network's mean rank over seeds: kinds of weight down, the layers of each kind from input to output across."""
     mean = in_order(ranks).groupby(["layer", "kind"], sort=False)["rank"].mean().reset_index()
@@ -46,8 +56,7 @@ def draw_map(axis: Axes, table: pd.DataFrame, largest: float, annotate: bool) ->
         table, ax=axis, cmap="viridis", vmin=1, vmax=max(2, largest), annot=annotate, fmt=".0f" if whole else ".1f",
         annot_kws={"fontsize": 7}, cbar=False, linewidths=0.3,
     )  # fmt: skip
-    groups = [group(kind) for kind in table.index]
-    for line in (i for i in range(1, len(groups)) if groups[i] != groups[i - 1]):
+    for line in boundaries(table.index):
         axis.axhline(line, color="white", linewidth=4)
     axis.set(xlabel="", ylabel="")
     axis.tick_params(axis="y", rotation=0)
@@ -55,7 +64,7 @@ def draw_map(axis: Axes, table: pd.DataFrame, largest: float, annotate: bool) ->
 
 def rank_map(ranks: pd.DataFrame, title: str) -> Figure:
     """Fig. 3 of the paper: rank of each layer (mean over seeds) by its place in the network and its kind of weight."""
-    maps = {network: by_place(ranks[ranks.network == network]) for network in NETWORKS if network in set(ranks.network)}
+    maps = {network: by_place(ranks[ranks.network == network]) for network in networks_of(ranks)}
     largest = max(table.max().max() for table in maps.values())
     figure, axes = plt.subplots(
         len(maps), 1, figsize=(8, 0.34 * sum(len(m) + 3 for m in maps.values())), layout="constrained",
@@ -82,7 +91,7 @@ def rank_kinds(methods: Mapping[str, pd.DataFrame], title: str) -> Figure:
         "method"
     )
     means = table.groupby(["method", "network", "kind", "seed"], sort=False)["rank"].mean().reset_index()
-    networks = [network for network in NETWORKS if network in set(table.network)]
+    networks = networks_of(table)
     orders = [list(by_place(table[table.network == network]).index) for network in networks]
     figure, axes = plt.subplots(
         1, len(networks), figsize=(9, 0.3 * max(map(len, orders)) + 1.2), layout="constrained", squeeze=False,
@@ -93,7 +102,7 @@ def rank_kinds(methods: Mapping[str, pd.DataFrame], title: str) -> Figure:
         shared = dict(x="rank", y="kind", hue="method", order=order, hue_order=list(methods), ax=axis)
         sns.barplot(own, **shared, errorbar=None, alpha=0.5, legend=axis is axes[0, 0])
         sns.stripplot(own, **shared, dodge=True, jitter=False, size=3, legend=False)
-        for line in (i for i in range(1, len(order)) if group(order[i]) != group(order[i - 1])):
+        for line in boundaries(order):
             axis.axhline(line - 0.5, color="0.6", linewidth=0.8)
         axis.set(xlabel="mean rank of the layers; points are seeds", ylabel="", title=NETWORKS[network])
     sns.move_legend(axes[0, 0], "lower right", title=None, fontsize=8)
@@ -110,8 +119,7 @@ def ranks_over_steps(expansions: pd.DataFrame, title: str) -> Figure:
     """
     kinds = [
         (network, kind)
-        for network in NETWORKS
-        if network in set(expansions.network)
+        for network in networks_of(expansions)
         for kind in by_place(expansions[expansions.network == network]).index
     ]
     columns = 5
@@ -179,7 +187,7 @@ def threshold_maps(maps: Mapping[float, pd.DataFrame], title: str) -> Figure:
         maps: `ranks` by threshold.
     """
     largest = max(ranks["rank"].max() for ranks in maps.values())
-    networks = [network for network in NETWORKS if network in set(next(iter(maps.values())).network)]
+    networks = networks_of(next(iter(maps.values())))
     heights = [next(iter(maps.values())).query("network == @n").kind.nunique() for n in networks]
     figure, axes = plt.subplots(
         len(networks), len(maps), figsize=(1.6 + 1.7 * len(maps), 0.24 * sum(heights) + 1.3), layout="constrained",

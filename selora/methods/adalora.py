@@ -6,19 +6,17 @@ LoRA of the ranks that are left.
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
-from peft import AdaLoraConfig, get_peft_model
+from peft import AdaLoraConfig
 from peft.tuners.adalora import SVDLinear
 from torch import nn
 
-from selora.adapters import ADAPTER, add_lora, linear_layers, lora_layers, orthogonality, record_rank, set_weights
-from selora.export import save_lora
-from selora.methods.method import Method
+from selora.adapters import ADAPTER, add_lora, add_tuner, linear_layers, orthogonality, resize
+from selora.methods.lora import LoRA
 
 
-class AdaLoRA(Method):
+class AdaLoRA(LoRA):
     """Settings: init_rank, rank (the final mean), warmup and final (shares of the steps before the first cut and
     after the last), interval (steps between two cuts), orthogonality (weight of that term)."""
 
@@ -27,7 +25,6 @@ class AdaLoRA(Method):
         self.last_cut = self.steps - max(1, int(s["final"] * self.steps))
         self.tuners = {}
         for network, model in networks.items():
-            model.requires_grad_(False)
             config = AdaLoraConfig(
                 init_r=s["init_rank"],
                 target_r=s["rank"],
@@ -38,9 +35,7 @@ class AdaLoRA(Method):
                 total_step=self.steps,
                 target_modules=linear_layers(model),
             )
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
-                self.tuners[network] = get_peft_model(model, config)  # replaces the layers of `model` itself
+            self.tuners[network] = add_tuner(model, config, self.seed)
 
     def loss(self, loss: torch.Tensor) -> torch.Tensor:
         return loss + self.settings["orthogonality"] * orthogonality(
@@ -86,13 +81,9 @@ class AdaLoRA(Method):
             adapters = {name: plain(layer) for name, layer in triplets(model).items()}
             self.tuners[network].base_model.unload()
             add_lora(model, 1, self.seed)
-            for name, layer in lora_layers(model).items():
-                set_weights(layer, *adapters[name])
-                record_rank(model, name, layer)
+            for name, weights in adapters.items():
+                resize(model, name, *weights)
         return {}
-
-    def save(self, networks: Mapping[str, nn.Module], folder: Path) -> None:
-        save_lora(networks["unet"], networks["text_encoder"], folder)
 
 
 def triplets(model: nn.Module) -> dict[str, SVDLinear]:

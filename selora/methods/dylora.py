@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from selora.adapters import ADAPTER, lora_layers, record_rank, set_weights
+from selora.adapters import ADAPTER, all_lora_layers, resize
 from selora.methods.lora import LoRA
 from selora.training import generator
 
@@ -20,12 +20,8 @@ class DyLoRA(LoRA):
 
     def attach(self, networks: Mapping[str, nn.Module]) -> None:
         super().attach(networks)
-        self.networks, self.cut_to, self.handles = networks, None, []
-        for layer in self.layers():
-            self.handles.append(layer.lora_A[ADAPTER].register_forward_hook(self.cut))
-
-    def layers(self) -> list[nn.Module]:
-        return [layer for model in self.networks.values() for layer in lora_layers(model).values()]
+        self.cut_to, layers = None, all_lora_layers(networks).values()
+        self.handles = [layer.lora_A[ADAPTER].register_forward_hook(self.cut) for layer in layers]
 
     def cut(self, _, inputs: tuple[torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
         """A x (..., r) with all but the first b entries zero, times alpha / b; as it is where no rank is set."""
@@ -36,7 +32,7 @@ class DyLoRA(LoRA):
 
     def start(self, networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
         if self.settings["newest_only"]:
-            for layer in self.layers():
+            for layer in all_lora_layers(networks).values():
                 layer.lora_A[ADAPTER].weight.register_hook(lambda gradient: self.newest(gradient, 0))
                 layer.lora_B[ADAPTER].weight.register_hook(lambda gradient: self.newest(gradient, 1))
 
@@ -63,9 +59,7 @@ class DyLoRA(LoRA):
         best = min(losses, key=losses.get)
         for handle in self.handles:
             handle.remove()
-        for model in networks.values():
-            for name, layer in lora_layers(model).items():
-                A, B = layer.lora_A[ADAPTER].weight.data, layer.lora_B[ADAPTER].weight.data
-                set_weights(layer, A[:best].clone(), B[:, :best] * (self.settings["rank"] / best))
-                record_rank(model, name, layer)
+        for (network, name), layer in all_lora_layers(networks).items():
+            A, B = layer.lora_A[ADAPTER].weight.data, layer.lora_B[ADAPTER].weight.data
+            resize(networks[network], name, A[:best].clone(), B[:, :best] * (self.settings["rank"] / best))
         return {"best_rank": best, "loss_by_rank": losses}

@@ -12,7 +12,7 @@ from peft import EvaConfig, LoraConfig
 from peft.tuners.lora.eva import get_eva_state_dict
 from torch import nn
 
-from selora.adapters import ADAPTER, add_lora, linear_layers, lora_layers, record_rank, set_weights
+from selora.adapters import ADAPTER, add_lora, linear_layers, lora_layers, resize
 from selora.methods.lora import LoRA
 
 
@@ -52,8 +52,7 @@ class EVA(LoRA):
                 rows = self.directions[network][name]  # (r, d_in)
                 if len(rows):  # else EVA would drop the layer: it keeps the one rank it has
                     B = layer.lora_B[ADAPTER].weight.data
-                    set_weights(layer, rows.to(B).contiguous(), B.new_zeros(len(B), len(rows)))
-                    record_rank(model, name, layer)
+                    resize(model, name, rows.to(B).contiguous(), B.new_zeros(len(B), len(rows)))
 
 
 def every_token(inputs: tuple[torch.Tensor], batch: dict[str, torch.Tensor], layer: str) -> torch.Tensor:

@@ -14,9 +14,9 @@ from functools import partial
 import torch
 from torch import nn
 
-from selora.adapters import ADAPTER, add_lora, orthogonality, record_rank, set_weights
+from selora.adapters import ADAPTER, add_lora, all_lora_layers, orthogonality, resize
 from selora.expansion import carry_state
-from selora.methods.gates import add_gates, fold_gates, layers
+from selora.methods.gates import add_gates, fold_gates
 from selora.methods.lora import LoRA
 from selora.training import generator
 
@@ -40,7 +40,7 @@ class IncreLoRA(LoRA):
             )
         for model in networks.values():
             add_lora(model, 2, self.seed)  # one active, one in reserve
-        self.networks, self.layers = networks, layers(networks)
+        self.networks, self.layers = networks, all_lora_layers(networks)
         draw = generator(self.seed, 5)
         for layer in self.layers.values():
             for weight in (layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight):
@@ -113,12 +113,11 @@ class IncreLoRA(LoRA):
         A, B, gate = lora_A.weight, lora_B.weight, lora_A.gate
         row = SPREAD * torch.randn(1, A.shape[1], generator=draw).to(A)
         column = SPREAD * torch.randn(B.shape[0], 1, generator=draw).to(B)
-        set_weights(layer, torch.cat([A.data, row]), torch.cat([B.data, column], dim=1))
+        resize(self.networks[network], name, torch.cat([A.data, row]), torch.cat([B.data, column], dim=1))
         lora_A.gate = nn.Parameter(torch.cat([gate.data, gate.data.new_tensor([RESERVED])]))
         self.hold_reserve(layer)
         for old, new in ((A, lora_A.weight), (B, lora_B.weight), (gate, lora_A.gate)):
             carry_state(self.optimizer, old, new)
-        record_rank(self.networks[network], name, layer)
 
     def loss(self, loss: torch.Tensor) -> torch.Tensor:
         return loss + self.settings["orthogonality"] * orthogonality(

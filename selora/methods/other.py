@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import peft
-import torch
 from torch import nn
 
-from selora.adapters import linear_layers
+from selora.adapters import add_tuner, linear_layers
 from selora.methods.method import Method
 
 
@@ -18,11 +17,8 @@ class PeftAdapter(Method):
         options = {name: value for name, value in self.settings.items() if name not in ("config", "learning_rate")}
         self.tuners = {}
         for network, model in networks.items():
-            model.requires_grad_(False)
             config = getattr(peft, self.settings["config"])(target_modules=linear_layers(model), **options)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
-                self.tuners[network] = peft.get_peft_model(model, config)  # replaces the layers of `model` itself
+            self.tuners[network] = add_tuner(model, config, self.seed)
 
     def save(self, networks: Mapping[str, nn.Module], folder: Path) -> None:
         """Write PEFT's own format, one folder a network: `PeftModel.from_pretrained(pipe.unet, folder / "unet")`."""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from selora.adapters import ADAPTER
-from selora.methods.gates import add_gates, fold_gates, layers
+from selora.adapters import ADAPTER, all_lora_layers
+from selora.methods.gates import add_gates, fold_gates
 from selora.methods.lora import LoRA
 
 START = 0.5  # of every gate
@@ -26,7 +26,7 @@ class SoRA(LoRA):
         self.handles = add_gates(networks, torch.full((self.settings["rank"],), START))
 
     def after_step(self, step: int) -> list[dict]:
-        for layer in layers(self.networks).values():
+        for layer in all_lora_layers(self.networks).values():
             gate = layer.lora_A[ADAPTER].gate
             gate.data = nn.functional.softshrink(gate.data, START / (self.settings["closing"] * self.steps))
         return []
