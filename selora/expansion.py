@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
+from accelerate.utils import reduce
 from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
@@ -111,6 +112,7 @@ class SeLoRA:
     def expand(self, step: int) -> list[dict]:
         """Grow every tested layer whose FI-Ratio reached the threshold; call it after the optimizer's step.
 
+        Of several processes (torchrun, accelerate) all must call it: they share their scores and grow the same layers.
         A grown layer holds new parameters: a list of parameters kept elsewhere (for clipping, say) must be read anew.
 
         Returns:
@@ -121,8 +123,8 @@ class SeLoRA:
             return []
         home = next(iter(self._rows.values())).device
         nothing = torch.zeros(2, device=home)
-        # stacked where they are, so that a GPU is waited for once and not once a layer
-        sums = torch.stack([self._sums.get(key, nothing).to(home) for key in self._rows]).tolist()
+        # stacked where they are, so that a GPU is waited for, and other processes are, once and not once a layer
+        sums = reduce(torch.stack([self._sums.get(key, nothing).to(home) for key in self._rows]), "sum").tolist()
         records = []
         for (key, row), (original, candidate) in zip(self._rows.items(), sums, strict=True):
             ratio = fi_ratio(original, candidate)

@@ -58,7 +58,7 @@ def sample_run(profile: Profile, folder: Path, prompt: str, count: int) -> list[
 
     if folder.parent.name == "qlora":
         return None
-    pipe = load_base(profile.base_model)
+    pipe = load_base(profile.base_model, profile.precision)
     if (folder / "pytorch_lora_weights.safetensors").exists():
         pipe.load_lora_weights(folder)
     elif (folder / "linear_layers.safetensors").exists():
@@ -75,5 +75,6 @@ def sample_run(profile: Profile, folder: Path, prompt: str, count: int) -> list[
         guidance_scale=profile.guidance_scale,
         batch_size=profile.sampling_batch,
         seed=profile.seeds[0],
+        solver=profile.solver,
     )
     return [Image.fromarray(image) for image in images]

@@ -1,6 +1,7 @@
 """Images to latents and prompts to tokens, once for all runs."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,11 @@ from diffusers import AutoencoderKL
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
-from selora.checkpoint import hash_tensors, load_checkpoint, save_checkpoint
+from selora import processes
+from selora.checkpoint import hash_tensors
 from selora.data.common import Example, open_image
+
+SHARD = 1024  # images in a file of latents: 13 MB at 224 pixels, and what an interruption costs at most
 
 
 def load_images(examples: Sequence[Example], size: int) -> np.ndarray:
@@ -23,7 +27,7 @@ def load_images(examples: Sequence[Example], size: int) -> np.ndarray:
 def encode(vae: AutoencoderKL, images: np.ndarray, batch_size: int) -> torch.Tensor:
     """Scaled latents (N, 4, size / 8, size / 8) of uint8 images (N, size, size, 3): the mean of the posterior."""
     latents = []
-    for part in tqdm(torch.from_numpy(images).split(batch_size), desc="encode", mininterval=5):
+    for part in torch.from_numpy(images).split(batch_size):
         pixels = part.permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
         latents.append(vae.encode(pixels).latent_dist.mode().cpu())
     return torch.cat(latents) * vae.config.scaling_factor
@@ -39,18 +43,57 @@ def decode(vae: AutoencoderKL, latents: torch.Tensor, batch_size: int) -> np.nda
     return torch.cat(images).numpy()
 
 
-def cached_latents(
-    vae: AutoencoderKL, examples: Sequence[Example], size: int, cache: Path, batch_size: int
-) -> torch.Tensor:
-    """`encode` of some examples, kept in folder `cache` under a hash of all it depends on."""
-    images = load_images(examples, size)
-    digest = hashlib.sha256(images.tobytes() + str(vae.config.scaling_factor).encode())
+class Latents:
+    """Latents (N, 4, h, w) in memory-mapped files, of which an index reads what it names and no more."""
+
+    def __init__(self, paths: Sequence[Path]):
+        self.shards = [np.load(path, mmap_mode="r") for path in paths]
+        self.starts = np.cumsum([0, *(len(shard) for shard in self.shards)])
+        self.shape = torch.Size([int(self.starts[-1]), *self.shards[0].shape[1:]])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: torch.Tensor | slice) -> torch.Tensor:
+        """A tensor (n, 4, h, w) of the samples that an index tensor (n,) or a slice names."""
+        wanted = np.arange(len(self))[index.numpy() if isinstance(index, torch.Tensor) else index]
+        shards = np.searchsorted(self.starts, wanted, side="right") - 1
+        found = [self.shards[s][i] for s, i in zip(shards, wanted - self.starts[shards], strict=True)]
+        return torch.from_numpy(np.stack(found))
+
+
+def cached_latents(vae: AutoencoderKL, examples: Sequence[Example], size: int, cache: Path, batch_size: int) -> Latents:
+    """`encode` of some examples, kept in folder `cache` in shards, each under a hash of all it depends on.
+
+    An image counts as changed where its file's size or time did: a hash of large sets' contents would take minutes at
+    the start of every run. Several processes share the work.
+
+    Raises:
+        DataError: for a missing or broken image.
+    """
     weights = vae.state_dict().items()
-    digest.update(hash_tensors({k: v for k, v in weights if not k.startswith(("decoder", "post_quant_conv"))}))
-    path = cache / f"{digest.hexdigest()[:16]}.safetensors"
-    if not path.exists():
-        save_checkpoint(path, {"latents": encode(vae, images, batch_size)}, {"images": len(images), "size": size})
-    return load_checkpoint(path)[0]["latents"]
+    model = hash_tensors({k: v for k, v in weights if not k.startswith(("decoder", "post_quant_conv"))})
+    model += repr((size, vae.config.scaling_factor)).encode()
+    cache.mkdir(parents=True, exist_ok=True)
+    parts = [examples[start : start + SHARD] for start in range(0, len(examples), SHARD)]
+    paths = [cache / f"latents-{hashlib.sha256(model + stamps(part)).hexdigest()[:16]}.npy" for part in parts]
+    this = processes.state()
+    missing = [(part, path) for part, path in zip(parts, paths, strict=True) if not path.exists()]
+    for part, path in tqdm(missing[this.process_index :: this.num_processes], desc="encode", disable=not missing):
+        partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npy")
+        pictures = (load_images(part[i : i + batch_size], size) for i in range(0, len(part), batch_size))
+        np.save(partial, torch.cat([encode(vae, images, batch_size) for images in pictures]).numpy())
+        os.replace(partial, path)
+    this.wait_for_everyone()
+    return Latents(paths)
+
+
+def stamps(examples: Sequence[Example]) -> bytes:
+    """Name, size and time of change of each example's image file; a missing file counts as one of no size."""
+    stats = [e.path.stat() if e.path.is_file() else None for e in examples]
+    return repr(
+        [(e.path.name, s and (s.st_size, s.st_mtime_ns)) for e, s in zip(examples, stats, strict=True)]
+    ).encode()
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> torch.Tensor:

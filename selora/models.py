@@ -1,19 +1,29 @@
 """Loading the base pipeline, and the machine it runs on."""
 
+import contextlib
 import resource
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
+from peft.helpers import disable_input_dtype_casting
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
+from selora import processes
 from selora.profiles import REPOSITORY
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
-def load_base(name: str) -> StableDiffusionPipeline:
-    """A Stable Diffusion pipeline in fp32 on the best device there is, from a folder of the repository or a hub id.
+
+def load_base(name: str, precision: str = "fp32") -> StableDiffusionPipeline:
+    """A Stable Diffusion pipeline on this process's device, from a folder or a hub id.
+
+    Its U-Net and text encoder are in a precision (a key of DTYPES). The autoencoder is in fp32 always: in bf16 its
+    pictures would have steps of two grey levels.
 
     Raises:
         FileNotFoundError: where it is neither, with what to do.
@@ -40,9 +50,34 @@ def load_base(name: str) -> StableDiffusionPipeline:
     predicted = pipe.scheduler.config.prediction_type
     if predicted not in ("epsilon", "v_prediction"):
         raise ValueError(f"base model '{name}' predicts {predicted}: only epsilon and v_prediction can be trained")
-    pipe.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"), torch.float32)
+    pipe.to(processes.state().device, torch.float32)
+    for model in (pipe.unet, pipe.text_encoder):
+        model.to(DTYPES[precision])
     pipe.unet.to(memory_format=torch.channels_last)  # a tenth faster
     return pipe
+
+
+def raise_trained(networks: Mapping[str, nn.Module]) -> None:
+    """Bring what is trained to fp32: steps of a small learning rate vanish in bf16, and so do Adam's moments."""
+    for model in networks.values():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.data = p.data.float()
+
+
+@contextlib.contextmanager
+def autocast(networks: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Run the networks in the precision of their frozen weights, what is trained included.
+
+    PEFT would bring each layer's input to the fp32 of its adapter, only for autocast to bring it back.
+    """
+    unet = networks["unet"]
+    with contextlib.ExitStack() as stack:
+        if unet.dtype != torch.float32:
+            stack.enter_context(torch.autocast(unet.device.type, unet.dtype))
+            for model in networks.values():
+                stack.enter_context(disable_input_dtype_casting(model))
+        yield
 
 
 def noise_schedule(pipe: StableDiffusionPipeline) -> DDPMScheduler:

@@ -4,10 +4,20 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from accelerate.utils import gather_object
+from diffusers import DPMSolverMultistepScheduler, PNDMScheduler, StableDiffusionPipeline
 from tqdm import tqdm
 
+from selora import processes
+from selora.latents import decode
+from selora.models import autocast
 from selora.training import generator
+
+SOLVERS = {  # by their names in profiles
+    "sde-dpmsolver++": (DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True}),
+    "dpmsolver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True}),
+    "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
+}
 
 
 def starting_noise(pipe: StableDiffusionPipeline, count: int, size: int, seed: int) -> torch.Tensor:
@@ -20,37 +30,37 @@ def sample(
     pipe: StableDiffusionPipeline,
     prompts: Sequence[str],
     size: int,
-    steps: int,  # of SDE-DPM-Solver++ (second order)
+    steps: int,
     guidance_scale: float,  # 1 is none
     batch_size: int,
     seed: int,
+    solver: str = "sde-dpmsolver++",  # of SOLVERS
 ) -> np.ndarray:
-    """Images (N, size, size, 3) uint8 for N prompts.
+    """Images (N, size, size, 3) uint8 for N prompts; of several processes, each makes its share and has all in the end.
 
-    The solver is the stochastic one: fresh noise in each step, from a generator of each image's own, corrects what a
-    small model gets wrong at high noise. A deterministic solver carries those errors to the end. Its steps are those of
-    Karras et al. (2022), closer together where little noise is left and detail is decided.
+    The default solver is the stochastic one: fresh noise in each step, from a generator of each image's own, corrects
+    what a small model gets wrong at high noise. A deterministic solver carries those errors to the end. Its steps are
+    those of Karras et al. (2022), closer together where little noise is left and detail is decided.
     """
-    own = pipe.scheduler
-    pipe.scheduler = DPMSolverMultistepScheduler.from_config(
-        own.config, algorithm_type="sde-dpmsolver++", use_karras_sigmas=True
-    )
+    own, this = pipe.scheduler, processes.state()
+    scheduler, options = SOLVERS[solver]
+    pipe.scheduler = scheduler.from_config(own.config, **options)
     pipe.set_progress_bar_config(disable=True)
     noise = starting_noise(pipe, len(prompts), size, seed)
-    images = []
-    for start in tqdm(range(0, len(prompts), batch_size), desc="sample", mininterval=5):
-        part = range(start, min(start + batch_size, len(prompts)))
-        images.append(
-            pipe(
+    parts = torch.arange(len(prompts)).split(batch_size)[this.process_index :: this.num_processes]
+    made = []
+    for part in tqdm(parts, desc="sample", mininterval=5):
+        with autocast({"unet": pipe.unet, "text_encoder": pipe.text_encoder}):
+            latents = pipe(
                 [prompts[i] for i in part],
                 height=size,
                 width=size,
-                latents=noise[part.start : part.stop].to(pipe.device, pipe.unet.dtype),
-                generator=[generator(seed, 3, i) for i in part],
+                latents=noise[part].to(pipe.device),
+                generator=[generator(seed, 3, int(i)) for i in part],
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
-                output_type="np",
+                output_type="latent",
             ).images
-        )
+        made.append((int(part[0]), decode(pipe.vae, latents, batch_size)))
     pipe.scheduler = own
-    return (np.concatenate(images) * 255).round().astype(np.uint8)
+    return np.concatenate([images for _, images in sorted(gather_object(made), key=lambda pair: pair[0])])

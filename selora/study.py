@@ -82,7 +82,7 @@ def execute(
     profile: Profile, dataset: str, name: str, seed: int, folder: Path, settings: dict, earlier: Path | None
 ) -> None:
     """The work of `run`. Torch and its kin are imported only here: reading a finished run needs none of them."""
-    from selora import latents, models
+    from selora import latents, models, processes
     from selora.methods import make_method, named
     from selora.sampling import sample
     from selora.scores import DIVERSITY, figures, make_judges, reference_figures
@@ -93,12 +93,15 @@ def execute(
     scored, others = reference_and_others(examples["test"], examples["train"], profile.images)
     reference, other = (latents.load_images(part, profile.resolution) for part in (scored, others))
 
-    pipe = models.load_base(profile.base_model)
-    judges = make_judges(profile.encoder, profile.clip, profile.classifier, pipe.device)
+    this = processes.state()
+    pipe = models.load_base(profile.base_model, profile.precision)
+    if profile.gradient_checkpointing:
+        pipe.unet.enable_gradient_checkpointing()
     networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
     method = make_method(named(name)[0], settings["method"], seed, settings["steps"], earlier)
 
-    write_json(folder / "settings.json", settings)
+    if this.is_main_process:
+        write_json(folder / "settings.json", settings)
     models.reset_peak_memory()
     trained = {"history": [], "expansions": [], "best_step": None, "best_loss": None, "train_seconds": 0.0, "own": {}}
     if method.trains:
@@ -111,6 +114,7 @@ def execute(
         schedule = models.noise_schedule(pipe)
         method.inspect(networks, look_batches(encoded["train"], tokens["train"], schedule, seed))
         method.attach(networks)
+        models.raise_trained(networks)
         trained = train(
             networks,
             method,
@@ -124,14 +128,13 @@ def execute(
             prompt_dropout=profile.prompt_dropout,
             checkpoint_interval=profile.checkpoint_interval,
             seed=seed,
+            accumulation=profile.accumulation,
         )
-        method.save(networks, folder)
-        pd.DataFrame(trained["history"]).to_csv(folder / "history.csv", index=False, float_format=DIGITS)
+        if this.is_main_process:
+            method.save(networks, folder)
+            pd.DataFrame(trained["history"]).to_csv(folder / "history.csv", index=False, float_format=DIGITS)
     else:
         method.attach(networks)
-    sizes = write_ranks(networks, folder)
-    if trained["expansions"]:
-        pd.DataFrame(trained["expansions"]).to_csv(folder / "expansions.csv", index=False, float_format=DIGITS)
 
     started = time.perf_counter()
     sampled = functools.partial(
@@ -142,13 +145,21 @@ def execute(
         guidance_scale=profile.guidance_scale,
         batch_size=profile.sampling_batch,
         seed=seed,
+        solver=profile.solver,
     )
     images = sampled([e.prompt for e in scored])
     sample_seconds = time.perf_counter() - started
-    save_images(images, [e.id for e in scored], folder / "samples")
     prompts, times = DIVERSITY
     groups = sampled([e.prompt for e in scored[:prompts] for _ in range(times)])
     groups = groups.reshape(-1, times, *groups.shape[1:])
+    if not this.is_main_process:
+        this.wait_for_everyone()
+        return
+    sizes = write_ranks(networks, folder)
+    if trained["expansions"]:
+        pd.DataFrame(trained["expansions"]).to_csv(folder / "expansions.csv", index=False, float_format=DIGITS)
+    save_images(images, [e.id for e in scored], folder / "samples")
+    judges = make_judges(profile.encoder, profile.clip, profile.classifier, pipe.device)
     real, bounds = reference_figures(pipe.vae, reference, scored, other, judges, profile.sampling_batch, CACHE)
     found, replicates, table = figures(images, scored, groups, real, judges)
     table.to_csv(folder / "scores.csv", index=False, float_format=DIGITS)
@@ -167,6 +178,7 @@ def execute(
         "peak_memory_mb": models.peak_memory_mb(),
         "settings": settings,
         "device": models.device_name(),
+        "processes": this.num_processes,
         "commit": commit(),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in LIBRARIES},
@@ -174,6 +186,7 @@ def execute(
     }
     write_json(folder / "result.json", result)
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    this.wait_for_everyone()
 
 
 def reference_and_others(test: list[Example], train: list[Example], count: int) -> tuple[list[Example], list[Example]]:

@@ -1,7 +1,8 @@
 """The training loop: denoising loss on cached latents, any method, resumable at any step with the same outcome.
 
 Every random choice of a step (order, noise, timesteps, dropped prompts) follows from the seed and the step alone, so a
-checkpoint needs no generator state and a resumed run repeats an uninterrupted one bit for bit on the CPU.
+checkpoint needs no generator state and a resumed run repeats an uninterrupted one bit for bit on the CPU. Several
+processes draw the same batch and take their shares of it, so they train what one process would.
 """
 
 import time
@@ -9,14 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from accelerate.utils import reduce
 from diffusers import SchedulerMixin
 from torch import nn
 from torch.nn.functional import mse_loss
 from tqdm import tqdm
 
+from selora import processes
 from selora.adapters import restore_tensors, trained_tensors
 from selora.checkpoint import load_checkpoint, save_checkpoint
+from selora.latents import Latents
 from selora.methods.method import Method
+from selora.models import autocast
 
 CHECKED = 64  # training images that stand in where a data set has no validation images
 
@@ -41,26 +46,33 @@ def denoising_loss(
     Diffusion 2). latents and noise (B, 4, h, w), tokens (B, 77), timesteps (B,)."""
     device = networks["unet"].device
     latents, tokens, noise, timesteps = (t.to(device) for t in (latents, tokens, noise, timesteps))
-    states = networks["text_encoder"](tokens).last_hidden_state  # (B, 77, width)
-    prediction = networks["unet"](schedule.add_noise(latents, noise, timesteps), timesteps, states).sample
+    with autocast(networks):
+        states = networks["text_encoder"](tokens).last_hidden_state  # (B, 77, width)
+        prediction = networks["unet"](schedule.add_noise(latents, noise, timesteps), timesteps, states).sample
     velocity = schedule.config.prediction_type == "v_prediction"
     target = schedule.get_velocity(latents, noise, timesteps) if velocity else noise
     return mse_loss(prediction.float(), target.float())
 
 
 @torch.no_grad()
-def validation_loss(networks, schedule, latents: torch.Tensor, tokens: torch.Tensor, batch_size: int) -> float:
-    """Denoising loss over a set, with the same noise each time and timesteps spread evenly over the schedule."""
+def validation_loss(
+    networks, schedule, latents: torch.Tensor | Latents, tokens: torch.Tensor, batch_size: int
+) -> float:
+    """Denoising loss over a set, with the same noise each time and timesteps spread evenly over the schedule; of
+    several processes, each takes a share of the batches."""
     noise = torch.randn(latents.shape, generator=generator(0))
     timesteps = torch.linspace(0, 999, len(latents)).long()[torch.randperm(len(latents), generator=generator(1))]
-    total = 0.0
-    for part in torch.arange(len(latents)).split(batch_size):
+    this = processes.state()
+    total = torch.zeros((), dtype=torch.float64, device=networks["unet"].device)
+    for part in torch.arange(len(latents)).split(batch_size)[this.process_index :: this.num_processes]:
         loss = denoising_loss(networks, schedule, latents[part], tokens[part], noise[part], timesteps[part])
-        total += loss.item() * len(part)
-    return total / len(latents)
+        total += loss.double() * len(part)
+    return reduce(total, "sum").item() / len(latents)
 
 
-def look_batches(latents: torch.Tensor, tokens: torch.Tensor, schedule: SchedulerMixin, seed: int) -> list[dict]:
+def look_batches(
+    latents: torch.Tensor | Latents, tokens: torch.Tensor, schedule: SchedulerMixin, seed: int
+) -> list[dict]:
     """A few noisy batches, for methods that inspect the networks first: latents, timesteps, tokens of 32 samples."""
     batches = []
     for i in range(4):
@@ -78,7 +90,7 @@ def train(
     method: Method,
     schedule: SchedulerMixin,  # the forward process, and what the base predicts
     data: Mapping[
-        str, tuple[torch.Tensor, torch.Tensor]
+        str, tuple[torch.Tensor | Latents, torch.Tensor]
     ],  # 'train', and 'val' if any: latents (N, 4, h, w), tokens (N, 77)
     *,
     empty_tokens: torch.Tensor,  # (1, 77), the empty prompt
@@ -89,6 +101,7 @@ def train(
     prompt_dropout: float,  # share of prompts replaced by the empty one, which guidance needs
     checkpoint_interval: int,  # steps; validation saves too
     seed: int,
+    accumulation: int = 1,  # parts of a process's share of a batch that go through the networks one after the other
 ) -> dict:
     """Train what the method made trainable; the networks end with the best weights by validation loss, else the last.
 
@@ -96,6 +109,9 @@ def train(
         'history' (one row per step: step, epoch, train_loss, and val_loss where measured),
         'expansions' (the method's records), 'best_step', 'best_loss', 'train_seconds' over all sittings, and 'own' (the
         method's figures).
+
+    Raises:
+        ValueError: for a batch that cannot be cut into equal parts, or must not be.
     """
     done = {"step": 0, "history": [], "expansions": [], "best_step": None, "best_loss": None, "train_seconds": 0.0}
     best, moments = {}, {}
@@ -106,10 +122,14 @@ def train(
         best, moments = unprefixed(tensors, "best/"), unprefixed(tensors, "moments/")
     names = [f"{net}.{name}" for net, m in networks.items() for name, p in m.named_parameters() if p.requires_grad]
     parameters = dict(zip(names, trainable(networks), strict=True))
-    optimizer = torch.optim.Adam(parameters.values(), lr=learning_rate)
+    device, main = networks["unet"].device, processes.state().is_main_process
+    fused = device.type == "cuda"
+    # without decay AdamW is Adam, which the released code uses
+    optimizer = torch.optim.AdamW(parameters.values(), lr=learning_rate, weight_decay=0.0, fused=fused)
     for key, value in moments.items():
         name, state = key.rsplit("/", 1)
-        optimizer.state[parameters[name]][state] = value if state == "step" else value.to(parameters[name])
+        on_cpu = state == "step" and not fused  # where Adam wants its count of steps
+        optimizer.state[parameters[name]][state] = value if on_cpu else value.to(device)
     method.start(networks, optimizer)
     if tensors:
         method.restore(unprefixed(tensors, "method/"))
@@ -120,7 +140,13 @@ def train(
 
     latents, tokens = data["train"]
     batch_size = min(batch_size, len(latents))
+    pieces = processes.pieces(batch_size, accumulation)
+    if batch_size > pieces[0].stop - pieces[0].start and not method.divisible:
+        raise ValueError(
+            f"{type(method).__name__} needs whole batches: run it in a single process, with an accumulation of 1"
+        )
     per_epoch = len(latents) // batch_size
+    losses = []  # of the steps since the last checkpoint, on the device: reading each would wait for the GPU
     started = time.perf_counter() - done["train_seconds"]
     for step in tqdm(
         range(done["step"] + 1, steps + 1), initial=done["step"], total=steps, desc="train", mininterval=5
@@ -129,18 +155,24 @@ def train(
         order = torch.randperm(len(latents), generator=generator(seed, 0, epoch))
         part = order[position * batch_size :][:batch_size]
         draw = generator(seed, 1, step)
-        noise = torch.randn(latents[part].shape, generator=draw)
+        noise = torch.randn((batch_size, *latents.shape[1:]), generator=draw)
         timesteps = torch.randint(0, 1000, (batch_size,), generator=draw)
         dropped = torch.rand(batch_size, 1, generator=draw) < prompt_dropout
         prompts = torch.where(dropped, empty_tokens, tokens[part])
 
+        train_loss = torch.zeros((), device=device)
         with method.around(step):
-            loss = denoising_loss(networks, schedule, latents[part], prompts, noise, timesteps)
-            method.loss(loss).backward()
+            for piece in pieces:
+                batch = latents[part[piece]], prompts[piece], noise[piece], timesteps[piece]
+                loss = denoising_loss(networks, schedule, *batch)
+                (method.loss(loss) / accumulation).backward()
+                train_loss += loss.detach() / accumulation
+        processes.average([train_loss, *(p.grad for p in trainable(networks) if p.grad is not None)])
         optimizer.step()
         done["expansions"] += method.after_step(step)
         optimizer.zero_grad()
-        done["history"].append({"step": step, "epoch": epoch + 1, "train_loss": loss.item(), "val_loss": None})
+        losses.append(train_loss)
+        done["history"].append({"step": step, "epoch": epoch + 1, "train_loss": None, "val_loss": None})
 
         epoch_ends = position == per_epoch - 1 or step == steps
         if epoch_ends and "val" in data:
@@ -148,9 +180,13 @@ def train(
             if method.settled(step) and (done["best_loss"] is None or val_loss < done["best_loss"]):
                 best, done["best_loss"], done["best_step"] = trained_tensors(networks), val_loss, step
         if epoch_ends or step % checkpoint_interval == 0:
+            for row, value in zip(done["history"][-len(losses) :], torch.stack(losses).tolist(), strict=True):
+                row["train_loss"] = value
+            losses.clear()
             done |= {"step": step, "train_seconds": time.perf_counter() - started}
             own = {f"method/{name}": tensor for name, tensor in method.state().items()}
-            save_checkpoint(checkpoint, checkpoint_tensors(networks, best, optimizer) | own, done)
+            if main:
+                save_checkpoint(checkpoint, checkpoint_tensors(networks, best, optimizer) | own, done)
 
     if best:
         restore_tensors(networks, best)

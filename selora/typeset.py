@@ -6,6 +6,7 @@ import pandas as pd
 
 from selora import paper
 from selora.comparison import mean_auroc
+from selora.profiles import SOLVERS, Profile
 
 HEADER = [
     "data set", "method", "seeds", "FID ↓", "KID x 1000 ↓", "KID x 1000 less LoRA's [95 %]", "CLIP score ↑",
@@ -81,10 +82,13 @@ def caption(runs: pd.DataFrame) -> str:
     """What a reader must know to read Table 1."""
     settings = runs.iloc[0]["settings"]
     counts = ", ".join(f"{rows.n.iloc[0]} for {dataset}" for dataset, rows in runs.groupby("dataset", sort=False))
+    encoder = settings["encoder"] + ("" if settings["encoder"] == "inception" else ", which is not Inception")
+    trained_here = ", a small CLIP trained on rendered radiographs" if settings["clip"] == "data/mini-clip" else ""
+    solver = SOLVERS[settings.get("solver", Profile.solver)]
     return (
-        f"Encoder: {settings['encoder']}, an ImageNet network and not Inception: figures compare only within this "
-        f"table. Images: {counts}, for the first prompts of the test split, against the images they belong to. "
-        f"Guidance scale {settings['guidance_scale']}, SDE-DPM-Solver++ with {settings['sampling_steps']} steps, "
+        f"Encoder: {encoder}: figures compare only within this table. Images: {counts}, for the "
+        "first prompts of the test split, against the images they belong to. "
+        f"Guidance scale {settings['guidance_scale']}, {solver} with {settings['sampling_steps']} steps, "
         f"prompt dropout {settings['prompt_dropout']}. Mean ± standard deviation over seeds; one seed has no "
         "deviation. Differences from LoRA are over the seeds that both have. Their 95 % intervals are paired bootstrap "
         "over images within seeds (percentiles of 500 resamples of the prompts, the same for every run): they say what "
@@ -93,9 +97,8 @@ def caption(runs: pd.DataFrame) -> str:
         "significantly worse than it, by the same kind of interval, not corrected for how many are compared. FID of so "
         "few images is mostly bias, to be read beside its floor (as many other images of the same set), and has "
         "neither interval nor mark; KID is unbiased and the primary figure. "
-        f"CLIP score by {settings['clip']}, a small CLIP trained on "
-        "rendered radiographs: 100 x cosine, with an arbitrary zero, so to be read against its value on the reference "
-        "images (the floor's row). Finding AUROC: mean over the findings that 8 or more of the prompts have, of a "
+        f"CLIP score by {settings['clip']}{trained_here}: 100 x cosine, with an arbitrary zero, so to be read against "
+        "its value on the reference images (the floor's row). Finding AUROC: mean over the findings that 8 or more of the prompts have, of a "
         "classifier's scores against what the prompts say; 0.5 is chance. U-Net and text encoder: trainable parameters "
         f"of the weights scored, as a share of adapter and base together. Base model: {settings['base_model']}."
     )

@@ -64,9 +64,7 @@ def tiny_text_encoder(vocabulary: int) -> CLIPTextModel:
     return CLIPTextModel(config)
 
 
-@pytest.fixture(scope="session")
-def base() -> StableDiffusionPipeline:
-    """The pipeline that the other fixtures copy; nobody may change it."""
+def tiny_pipeline() -> StableDiffusionPipeline:
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
     vae = AutoencoderKL(
@@ -89,6 +87,12 @@ def base() -> StableDiffusionPipeline:
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@pytest.fixture(scope="session")
+def base() -> StableDiffusionPipeline:
+    """The pipeline that the other fixtures copy; nobody may change it."""
+    return tiny_pipeline()
 
 
 @pytest.fixture
@@ -163,14 +167,18 @@ class Killed(Exception):
     pass
 
 
-@pytest.fixture
-def data():
+def tiny_data():
     """Latents and tokens of a training and a validation set."""
     generator = torch.Generator().manual_seed(3)
     return {
         split: (torch.randn(n, 4, 8, 8, generator=generator), torch.randint(0, 70, (n, WORDS), generator=generator))
         for split, n in (("train", 10), ("val", 4))
     }
+
+
+@pytest.fixture
+def data():
+    return tiny_data()
 
 
 @pytest.fixture(scope="session")

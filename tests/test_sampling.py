@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from selora import latents, profiles
 from selora.data.common import DataError, Example
-from selora.latents import cached_latents, tokenize
-from selora.sampling import sample, starting_noise
+from selora.latents import cached_latents, encode, load_images, tokenize
+from selora.sampling import SOLVERS, sample, starting_noise
 
 PROMPTS = ["heart clear", "lungs clear", "heart", "a large heart", "clear"]
 
@@ -39,22 +41,68 @@ def test_a_long_prompt_keeps_its_end_token(pipe):
     assert tokens[0, -1] == pipe.tokenizer.eos_token_id
 
 
-def test_latents_are_cached_by_content(pipe, tmp_path):
-    from PIL import Image
+@pytest.fixture
+def examples(tmp_path) -> list[Example]:
+    """Five grey pictures on disk."""
+    for i in range(5):
+        save_grey(tmp_path / f"{i}.png", 50 * i)
+    return [Example(str(i), tmp_path / f"{i}.png", "", ()) for i in range(5)]
 
-    examples = []
-    for i in range(3):
-        path = tmp_path / f"{i}.png"
-        Image.fromarray(np.full((20, 16, 3), 80 * i, dtype=np.uint8)).save(path)
-        examples.append(Example(str(i), path, "", ()))
-    first = cached_latents(pipe.vae, examples, 16, tmp_path / "cache", batch_size=2)
-    again = cached_latents(pipe.vae, examples, 16, tmp_path / "cache", batch_size=2)
-    assert torch.equal(first, again)
-    assert len(list((tmp_path / "cache").iterdir())) == 1
-    Image.fromarray(np.full((16, 16, 3), 7, dtype=np.uint8)).save(tmp_path / "0.png")
-    cached_latents(pipe.vae, examples, 16, tmp_path / "cache", batch_size=2)
-    assert len(list((tmp_path / "cache").iterdir())) == 2
 
+def save_grey(path, level):
+    Image.fromarray(np.full((20, 16, 3), level, dtype=np.uint8)).save(path)
+
+
+@pytest.fixture
+def encoded(pipe, examples, tmp_path, monkeypatch):
+    """The latents of the pictures in three shards, and the folder they are in."""
+    monkeypatch.setattr(latents, "SHARD", 2)
+    return lambda: (cached_latents(pipe.vae, examples, 16, tmp_path / "cache", batch_size=2), tmp_path / "cache")
+
+
+def test_latents_in_shards_are_those_of_all_images_at_once(pipe, examples, encoded):
+    found, cache = encoded()
+    wanted = encode(pipe.vae, load_images(examples, 16), batch_size=5)
+    assert len(found) == 5 and found.shape == wanted.shape and len(list(cache.iterdir())) == 3
+    torch.testing.assert_close(found[:], wanted)
+    torch.testing.assert_close(found[torch.tensor([4, 0, 3, 0])], wanted[[4, 0, 3, 0]])
+    torch.testing.assert_close(found[1:4], wanted[1:4])
+
+
+def test_finished_shards_are_read_and_those_of_changed_images_made_again(encoded, tmp_path, monkeypatch):
+    first, cache = encoded()
+    made = []
+    monkeypatch.setattr(latents, "encode", lambda *args: (made.append(len(args[1])), encode(*args))[1])
+    assert torch.equal(encoded()[0][:], first[:]) and not made
+    save_grey(tmp_path / "2.png", 7)
+    changed = encoded()[0]
+    assert made == [2] and len(list(cache.iterdir())) == 4
+    assert torch.equal(changed[torch.tensor([0, 1, 3, 4])], first[torch.tensor([0, 1, 3, 4])])
+    assert not torch.equal(changed[2:3], first[2:3])
+
+
+def test_an_image_that_cannot_be_read_is_named(encoded, tmp_path):
     (tmp_path / "1.png").write_bytes(b"not a picture")
     with pytest.raises(DataError, match="1.png"):
-        cached_latents(pipe.vae, examples, 16, tmp_path / "cache", batch_size=2)
+        encoded()
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(DataError, match="1.png"):
+        encoded()
+
+
+def test_every_solver_of_the_profiles_samples_in_its_own_way(pipe):
+    drawn = {
+        solver: sample(pipe, PROMPTS[:1], 16, steps=4, guidance_scale=2.0, batch_size=1, seed=0, solver=solver)
+        for solver in SOLVERS
+    }
+    assert set(drawn) == set(profiles.SOLVERS)
+    assert len({images.tobytes() for images in drawn.values()}) == len(SOLVERS)
+
+
+def test_the_autoencoder_stays_in_fp32_where_the_networks_are_in_bf16(pipe):
+    exact = draw(pipe, PROMPTS[:2], 2)
+    for model in (pipe.unet, pipe.text_encoder):
+        model.to(torch.bfloat16)
+    rough = draw(pipe, PROMPTS[:2], 2)
+    assert pipe.vae.dtype == torch.float32
+    assert 0 < np.abs(exact.astype(int) - rough.astype(int)).mean() < 3

@@ -44,6 +44,14 @@ def make_method(name: str, settings: dict, seed: int, steps: int, earlier: Path 
 
 
 def named(name: str) -> tuple[str, dict]:
-    """A method and its changed settings from a run's name: 'selora@1.05' is SeLoRA at that threshold (the ablation)."""
-    method, _, threshold = name.partition("@")
-    return method, {"threshold": float(threshold)} if threshold else {}
+    """A method and its changed settings from a run's name: 'selora@1.05' is SeLoRA at that threshold (the ablation).
+
+    Raises:
+        ValueError: for an unknown method, with the choices, or a threshold of a method that has none.
+    """
+    method, at, threshold = name.partition("@")
+    if method not in METHODS:
+        raise ValueError(f"unknown method '{method}': choose from {', '.join(METHODS)}")
+    if at and "threshold" not in METHODS[method][1]:
+        raise ValueError(f"'{name}' gives a threshold, which {method} does not have: write selora@{threshold}")
+    return method, {"threshold": float(threshold)} if at else {}

@@ -14,6 +14,7 @@ from torch import nn
 
 from selora.adapters import ADAPTER, add_lora, linear_layers, lora_layers, resize
 from selora.methods.lora import LoRA
+from selora.models import autocast
 
 
 class EVA(LoRA):
@@ -21,9 +22,11 @@ class EVA(LoRA):
 
     def inspect(self, networks: Mapping[str, nn.Module], batches: Iterable[dict[str, torch.Tensor]]) -> None:
         def forward(model: nn.Module, batch: dict[str, torch.Tensor]) -> None:
-            states = networks["text_encoder"](batch["tokens"]).last_hidden_state
-            if model is networks["unet"]:
-                model(batch["latents"], batch["timesteps"], states)
+            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            with autocast(networks):
+                states = networks["text_encoder"](batch["tokens"]).last_hidden_state
+                if model is networks["unet"]:
+                    model(batch["latents"], batch["timesteps"], states)
 
         batches, self.directions = list(batches), {}
         for network, model in networks.items():
@@ -56,5 +59,5 @@ class EVA(LoRA):
 
 
 def every_token(inputs: tuple[torch.Tensor], batch: dict[str, torch.Tensor], layer: str) -> torch.Tensor:
-    """A layer's inputs as rows (N, d_in)."""
-    return inputs[0].flatten(0, -2) if inputs[0].ndim > 2 else inputs[0]
+    """A layer's inputs as rows (N, d_in) in fp32, in which SVD works."""
+    return inputs[0].reshape(-1, inputs[0].shape[-1]).float()

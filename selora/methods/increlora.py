@@ -29,6 +29,8 @@ class IncreLoRA(LoRA):
     interval (steps between two growths), beta1 and beta2 (smoothing of importance and uncertainty), orthogonality (the
     weight of that term)."""
 
+    divisible = False  # importance is of the whole batch's gradient: parts' would have to be summed, as large as W0
+
     def attach(self, networks: Mapping[str, nn.Module]) -> None:
         """Raises ValueError where there are too few growths for the budget, since a layer grows by one at a time."""
         self.until = int(self.settings["growing"] * self.steps)

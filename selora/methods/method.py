@@ -19,6 +19,7 @@ class Method:
     """
 
     trains = True  # False: the networks are scored as they are
+    divisible = True  # False: a batch must go through the networks whole, in one process
 
     def __init__(self, settings: dict, seed: int, steps: int, earlier: Path | None = None):
         self.settings, self.seed, self.steps, self.earlier = settings, seed, steps, earlier

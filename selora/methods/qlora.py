@@ -31,7 +31,7 @@ class QLoRA(LoRA):
             for name in linear_layers(model):
                 old = model.get_submodule(name)
                 new = Linear4bit(
-                    old.in_features, old.out_features, old.bias is not None, torch.float32, quant_type="nf4"
+                    old.in_features, old.out_features, old.bias is not None, old.weight.dtype, quant_type="nf4"
                 )
                 new.load_state_dict(old.state_dict())
                 parent, _, last = name.rpartition(".")

@@ -1,6 +1,6 @@
 """Profiles: the sizes of the study, one small YAML file each, beside this file."""
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import yaml
@@ -10,6 +10,12 @@ from selora.methods import METHODS, NEEDS, named
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).parent
+SOLVERS = {"sde-dpmsolver++": "SDE-DPM-Solver++", "dpmsolver++": "DPM-Solver++", "pndm": "PNDM"}  # PNDM: the paper's
+NOT_OF_A_RUN = {
+    *("name", "datasets", "methods", "seeds", "ablation", "ablation_datasets", "one_seed"),  # which runs there are
+    *("accumulation", "gradient_checkpointing", "compile", "checkpoint_interval"),  # how a machine gets there
+    *("data_root", "method_settings", "audit_steps"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,19 @@ class Profile:
     method_settings: dict[str, dict] = field(default_factory=dict)
     audit_steps: int = 60  # of each of the audit's short trainings, which are probed six times
     data_root: str | None = None  # folder of the real data sets; without it SELORA_DATA
+    precision: str = "fp32"  # of the frozen weights and of the arithmetic: fp32 or bf16; what is trained is fp32 always
+    solver: str = "sde-dpmsolver++"  # of SOLVERS
+    accumulation: int = 1  # parts of a batch that go through the networks one after the other
+    gradient_checkpointing: bool = False  # a third more time for far less memory
+    compile: bool = False  # torch.compile; pays on a GPU, in runs of thousands of steps
 
     def __post_init__(self):
         check_choices("data set", [*self.datasets, *(self.ablation_datasets or [])], DATASETS)
         check_choices("method", [*self.methods, *self.one_seed, *self.method_settings], METHODS)
         for method, settings in self.method_settings.items():
             check_choices(f"setting of {method}", list(settings), METHODS[method][1])
+        check_choices("precision", [self.precision], ("fp32", "bf16"))
+        check_choices("solver", [self.solver], SOLVERS)
         if not isinstance(self.learning_rate, float):
             raise ValueError(f"profile {self.name}: learning_rate is {self.learning_rate!r}; write it as 3.0e-3")
         for name in self.datasets:
@@ -63,22 +76,30 @@ class Profile:
             "checkpoint_interval",
             "images",
             "sampling_steps",
+            "accumulation",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"profile {self.name}: {name} is {getattr(self, name)}, but must be 1 or more")
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"profile {self.name}: batch_size {self.batch_size} cannot be cut into {self.accumulation} equal parts: "
+                "choose an accumulation that divides it"
+            )
 
     def seeds_of(self, method: str) -> list[int]:
         """The seeds that a method is run with; the ablation's runs have the first alone."""
         return self.seeds[:1] if method in self.one_seed or "@" in method else self.seeds
 
     def run_settings(self, dataset: str, method: str) -> dict:
-        """What determines the outcome of one run, besides data set, method and seed."""
-        settings = asdict(self)
-        which = ("name", "datasets", "methods", "seeds", "ablation", "ablation_datasets", "one_seed")
-        for name in which:  # which runs there are, not how one goes
-            del settings[name]
-        for name in ("data_root", "checkpoint_interval", "method_settings", "audit_steps"):
-            del settings[name]
+        """What determines the outcome of one run, besides data set, method and seed.
+
+        A setting of the profile's own default is not named: so a new one leaves finished runs finished.
+        """
+        settings = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in NOT_OF_A_RUN and getattr(self, f.name) != f.default
+        }
         base, changed = named(method)
         needs = {"needs": self.run_settings(dataset, NEEDS[base])["method"]} if base in NEEDS else {}
         return (
