@@ -94,7 +94,7 @@ def test_two_processes_train_as_one_and_both_grow_the_same_layers(two, base, dat
     records, loss = json.loads((two / f"{name}.0.json").read_text())
     assert (two / f"{name}.0.json").read_text() == (two / f"{name}.1.json").read_text()
     assert [(r["layer"], r["rank"]) for r in records] == [(r["layer"], r["rank"]) for r in outcome["expansions"]]
-    assert loss == pytest.approx(outcome["best_loss"], rel=1e-5)
+    assert loss == (outcome["best_loss"] and pytest.approx(outcome["best_loss"], rel=1e-5))  # None: never settled
     assert name != "selora" or any(r["expanded"] for r in records)
 
 
