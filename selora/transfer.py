@@ -1,5 +1,6 @@
 """Files from a server onto the disk: a transfer that goes on where it broke off, and archives unpacked with care."""
 
+import gzip
 import hashlib
 import shutil
 import stat
@@ -43,6 +44,9 @@ def download_file(url: str, path: Path, sha256: str | None = None) -> None:
             if not (offset and response.status_code == 416):  # 416: nothing is left to send
                 response.raise_for_status()
                 receive(response, part, offset)
+    except requests.HTTPError as error:
+        answer = f"{error.response.status_code} {error.response.reason}"
+        raise DataError(f"{url} answers '{answer}': the address may have changed.") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise DataError(f"{url} could not be fetched ({error}). Run the command again to go on.") from error
     if sha256 and (found := digest(part)) != sha256:
@@ -92,13 +96,13 @@ def unpack(archive: Path, folder: Path) -> None:
         if zipfile.is_zipfile(archive):
             unpack_zip(archive, scratch)
         else:
-            with tarfile.open(archive) as tar:
+            with tarfile.open(archive, "r:gz") as tar:
                 tar.extractall(scratch, filter=checked_member)
         inner = scratch / folder.name
         (inner if inner.is_dir() else scratch).rename(folder)
     except tarfile.FilterError as error:
         raise DataError(f"{archive} is not unpacked: {error}.") from error
-    except (tarfile.ReadError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (tarfile.ReadError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{archive} is no intact archive ({error}). Remove it and run the command again.") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
