@@ -50,9 +50,14 @@ def fetch(name: str, folder: Path = RAW) -> None:
     print(f"{name} is in {folder}")
 
 
+def present(source: Source, folder: Path) -> dict[str, int]:
+    """How many files of each of a set's patterns a folder has."""
+    return {pattern: len(list(folder.glob(pattern))) for pattern in source.holds}
+
+
 def missing(source: Source, folder: Path) -> list[str]:
     """What a set lacks in a folder, as 'pattern: found of wanted'; nothing for a whole set."""
-    found = {pattern: len(list(folder.glob(pattern))) for pattern in source.holds}
+    found = present(source, folder)
     return [f"{p}: {found[p]} of {wanted}" for p, wanted in source.holds.items() if found[p] < wanted]
 
 
@@ -93,14 +98,14 @@ def fetch_from_hub(source: Source, folder: Path) -> None:
 
 
 def overview(folder: Path = RAW) -> pd.DataFrame:
-    """All sets: what each is, its terms and size, how to get it, and whether it is in the folder."""
+    """All sets: what each is, its terms and size, how to get it, and how much of it is in the folder."""
     rows = {
         name: {
             "what": source.what,
             "terms": source.terms,
-            "GB": source.gigabytes,
+            "GB": round(source.gigabytes, 1),
             "command": f"python -m selora.download {name}" if source.archives or source.hub_id else source.by_hand,
-            "missing": "; ".join(missing(source, folder)) or "nothing",
+            "here": f"{sum(present(source, folder).values()):,} of {sum(source.holds.values()):,} files",
         }
         for name, source in SOURCES.items()
     }

@@ -279,6 +279,6 @@ def test_the_overview_says_what_is_there(tiny, tmp_path, monkeypatch):
     (tmp_path / "done").touch()
     table = download.overview(tmp_path)
     assert list(table.index) == list(SOURCES)
-    assert table.loc["tiny", "missing"] == "nothing"
-    assert "MontgomerySet/CXR_png/*.png: 0 of 138" in table.loc["montgomery", "missing"]
+    assert table.loc["tiny", "here"] == "1 of 1 files"
+    assert table.loc["montgomery", "here"] == "0 of 276 files"
     assert "account" in table.loc["iu-xray-kaggle", "command"]
