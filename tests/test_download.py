@@ -48,7 +48,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server():
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.files, server.ranges, server.break_after, server.sent = {"set.bin": BODY}, True, None, []
     server.url = f"http://127.0.0.1:{server.server_port}"
