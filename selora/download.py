@@ -88,7 +88,7 @@ def fetch_archive(archive: Archive, folder: Path) -> None:
 def fetch_from_hub(source: Source, folder: Path) -> None:
     """Fetch a model's files; huggingface_hub resumes by itself. Raises DataError where the hub cannot be reached."""
     target = folder / source.hub_id.rpartition("/")[2]
-    files = [str(Path(pattern).relative_to(target.name)) for pattern in source.holds]
+    files = [pattern.removeprefix(f"{target.name}/") for pattern in source.holds]
     try:
         huggingface_hub.snapshot_download(
             source.hub_id, revision=source.revision, local_dir=target, allow_patterns=files
@@ -119,7 +119,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         fetch(args.name, args.to)
-    except DataError as error:
+    except (DataError, OSError) as error:  # OSError: a folder that cannot be written to, a disk that is full after all
         sys.exit(f"selora: {error}")
 
 
