@@ -9,7 +9,10 @@ from pathlib import Path
 
 from .common import DataError, Example, check_split
 
-GET_IT = "Get the Montgomery County set from the National Library of Medicine and give the folder with MontgomerySet."
+GET_IT = (
+    "Get the Montgomery County set from the National Library of Medicine (python -m selora.download montgomery) "
+    "and give the folder with MontgomerySet."
+)
 SEX = {"M": "male", "F": "female"}
 
 
