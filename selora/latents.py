@@ -90,10 +90,11 @@ def cached_latents(vae: AutoencoderKL, examples: Sequence[Example], size: int, c
 
 def stamps(examples: Sequence[Example]) -> bytes:
     """Name, size and time of change of each example's image file; a missing file counts as one of no size."""
-    stats = [e.path.stat() if e.path.is_file() else None for e in examples]
-    return repr(
-        [(e.path.name, s and (s.st_size, s.st_mtime_ns)) for e, s in zip(examples, stats, strict=True)]
-    ).encode()
+    stamped = []
+    for path in (example.path for example in examples):
+        stat = path.stat() if path.is_file() else None
+        stamped.append((path.name, stat and (stat.st_size, stat.st_mtime_ns)))
+    return repr(stamped).encode()
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> torch.Tensor:

@@ -98,9 +98,10 @@ def caption(runs: pd.DataFrame) -> str:
         "few images is mostly bias, to be read beside its floor (as many other images of the same set), and has "
         "neither interval nor mark; KID is unbiased and the primary figure. "
         f"CLIP score by {settings['clip']}{trained_here}: 100 x cosine, with an arbitrary zero, so to be read against "
-        "its value on the reference images (the floor's row). Finding AUROC: mean over the findings that 8 or more of the prompts have, of a "
-        "classifier's scores against what the prompts say; 0.5 is chance. U-Net and text encoder: trainable parameters "
-        f"of the weights scored, as a share of adapter and base together. Base model: {settings['base_model']}."
+        "its value on the reference images (the floor's row). Finding AUROC: mean over the findings that 8 or more of "
+        "the prompts have, of a classifier's scores against what the prompts say; 0.5 is chance. U-Net and text "
+        "encoder: trainable parameters of the weights scored, as a share of adapter and base together. "
+        f"Base model: {settings['base_model']}."
     )
 
 

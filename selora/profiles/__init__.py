@@ -82,8 +82,8 @@ class Profile:
                 raise ValueError(f"profile {self.name}: {name} is {getattr(self, name)}, but must be 1 or more")
         if self.batch_size % self.accumulation:
             raise ValueError(
-                f"profile {self.name}: batch_size {self.batch_size} cannot be cut into {self.accumulation} equal parts: "
-                "choose an accumulation that divides it"
+                f"profile {self.name}: batch_size {self.batch_size} cannot be cut into {self.accumulation} equal "
+                "parts: choose an accumulation that divides it"
             )
 
     def seeds_of(self, method: str) -> list[int]:
