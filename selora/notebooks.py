@@ -3,6 +3,7 @@
 import ast
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -18,9 +19,10 @@ from tqdm import tqdm
 from selora import gallery, plots
 from selora.data import load_examples
 from selora.data.common import Example, open_image
+from selora.executors import EXECUTORS, Run, make_runs
 from selora.methods import METHODS
-from selora.profiles import REPOSITORY, Profile, load_profile
-from selora.study import RESULTS, run, run_folder
+from selora.profiles import REPOSITORY, Profile, check_choices, load_profile
+from selora.study import RESULTS, run_folder
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # text progress bars need no widgets
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # PEFT's use of transformers
@@ -47,23 +49,37 @@ class Study:
 
     profile: Profile
     folder: Path
+    executor: str = "local"
 
     def run(self, *methods: str) -> pd.DataFrame:
         """Run methods on all data sets and seeds of the profile, skipping what is done; their main figures."""
+        return self.make(self.runs(methods))
+
+    def runs(self, methods: Sequence[str]) -> list[Run]:
+        """The runs of some methods: data set, method, seed."""
         datasets = self.profile.datasets
-        return self.make([(d, m, s) for m in methods for d in datasets for s in self.profile.seeds_of(m)])
+        return [(d, m, s) for m in methods for d in datasets for s in self.profile.seeds_of(m)]
 
     def run_ablation(self) -> pd.DataFrame:
-        """Run SeLoRA at the profile's thresholds, but for SeLoRA's own, of which there is a run."""
+        """Run SeLoRA at the profile's thresholds, skipping what is done; their main figures."""
+        return self.make(self.ablation_runs())
+
+    def ablation_runs(self) -> list[Run]:
+        """The runs at the profile's thresholds, but for SeLoRA's own, of which there is a run."""
         chosen = self.profile.ablation_datasets or self.profile.datasets
         datasets = [dataset for dataset in self.profile.datasets if dataset in chosen]
         own = METHODS["selora"][1] | self.profile.method_settings.get("selora", {})
         names = [f"selora@{threshold}" for threshold in self.profile.ablation if threshold != own["threshold"]]
-        return self.make([(d, name, s) for d in datasets for name in names for s in self.profile.seeds_of(name)])
+        return [(d, name, s) for d in datasets for name in names for s in self.profile.seeds_of(name)]
 
-    def make(self, runs: list[tuple[str, str, int]]) -> pd.DataFrame:
-        """Run data set x method x seed, skipping what is done; the main figures of each."""
-        results = [run(self.profile, *names, self.folder.parent) for names in runs]
+    def run_everything(self) -> None:
+        """Make all runs of the profile at once, for an executor that has many machines."""
+        methods = self.profile.methods
+        self.make(self.runs(methods) + (self.ablation_runs() if "selora" in methods else []))
+
+    def make(self, runs: list[Run]) -> pd.DataFrame:
+        """Make runs, skipping what is done; the main figures of each."""
+        results = make_runs(self.profile, runs, self.folder.parent, self.executor)
         rows = [{**r, "floor_fid": r["floor"]["fid"], "floor_kid": r["floor"]["kid"]} for r in results]
         shown = ["dataset", "method", "seed", "n", "fid", "floor_fid", "kid", "kid_error", "floor_kid", "clip"]
         return pd.DataFrame(rows, columns=[*shown, "best_step", "train_seconds"])
@@ -164,19 +180,12 @@ class Study:
         return plots.save_figure(figure, self.folder, name)
 
 
-def open_study(profile: str, datasets: str, methods: str, data_root: str, results: str) -> Study:
+def open_study(profile: str, datasets: str, methods: str, data_root: str, results: str, executor: str) -> Study:
     """The study that the parameters of the notebook at hand describe; an unknown parameter or name ends it."""
     check_parameters(get_ipython().user_ns["In"])
     loaded = load_profile(profile, datasets, methods, data_root)
-    return Study(loaded, Path(results or RESULTS) / loaded.name)
-
-
-def check_data(profile: Profile) -> None:
-    """Read every data set of a profile, so that what is missing is named before anything runs."""
-    for dataset in profile.datasets:
-        for split in ("train", "val", "test"):
-            for example in load_examples(dataset, split, profile.data_root):
-                open_image(example.path, profile.resolution)
+    check_choices("executor", [executor], EXECUTORS)
+    return Study(loaded, Path(results or RESULTS) / loaded.name, executor)
 
 
 def check_parameters(cells: list[str]) -> None:

@@ -1,0 +1,79 @@
+"""What a profile needs, looked for before anything runs, so that all that is missing is named at once."""
+
+import huggingface_hub
+from huggingface_hub.errors import HTTPError
+
+from selora.data import SPLITS, load_examples
+from selora.data.common import DataError
+from selora.profiles import REPOSITORY, Profile
+from selora.sources import SOURCES
+
+ASKED = 5  # seconds that the hub has to answer
+OFFLINE = {"efficientnet-lite0", "mini-clip", "mini-findings"}  # shipped with the study
+
+
+def check_needs(profile: Profile) -> None:
+    """Look for a profile's models and data sets, down to every file that a set's tables name.
+
+    Raises:
+        DataError: with all that is missing, and the commands that get it.
+    """
+    missing = [*missing_models(profile), *missing_encoders(profile), *missing_data(profile)]
+    if missing:
+        raise DataError(f"Profile {profile.name} cannot run here yet:\n- " + "\n- ".join(missing))
+
+
+def missing_models(profile: Profile) -> list[str]:
+    """The profile's base model and CLIP, if they are not here and the hub does not offer them now."""
+    missing = []
+    for setting, file in (("base_model", "model_index.json"), ("clip", "config.json")):
+        name = getattr(profile, setting)
+        if not ((REPOSITORY / name).is_dir() or on_hub(name, file)):
+            source = [key for key, source in SOURCES.items() if source.hub_id and source.hub_id.endswith(folder(name))]
+            how = f"python -m selora.download {source[0]}" if source else f"hf download {name}, or another {setting}"
+            missing.append(f"the model {name} ({setting}) is neither a folder nor a model that can be had now: {how}")
+    return missing
+
+
+def folder(name: str) -> str:
+    """The last part of a folder or a hub id, with its slash."""
+    return "/" + name.rpartition("/")[2]
+
+
+def on_hub(name: str, file: str) -> bool:
+    """Whether a hub id's file is in the hub's cache, or the hub can be asked for it."""
+    try:
+        if isinstance(huggingface_hub.try_to_load_from_cache(name, file), str):
+            return True
+        huggingface_hub.model_info(name, timeout=ASKED)
+    except (OSError, ValueError, HTTPError):  # no network; no hub id; no such model
+        return False
+    return True
+
+
+def missing_encoders(profile: Profile) -> list[str]:
+    """The profile's image encoder and classifier of findings, where they are not shipped with the study."""
+    if profile.encoder in OFFLINE and profile.classifier in OFFLINE:
+        return []  # before torch is imported
+    from selora.encoders import make_encoder
+    from selora.findings import make_classifier
+
+    missing = []
+    for make, name in ((make_encoder, profile.encoder), (make_classifier, profile.classifier)):
+        try:
+            make(name)
+        except (OSError, RuntimeError, ValueError) as error:
+            missing.append(str(error))
+    return missing
+
+
+def missing_data(profile: Profile) -> list[str]:
+    """The profile's data sets that cannot be read, with why."""
+    missing = []
+    for dataset in profile.datasets:
+        try:
+            for split in SPLITS:
+                load_examples(dataset, split, profile.data_root)
+        except DataError as error:
+            missing.append(f"data set {dataset}: {error}")
+    return missing
