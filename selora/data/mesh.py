@@ -55,7 +55,8 @@ def finding(term: str) -> str | None:
     name = NAMES.get(head.strip())
     if name == "device" and OUTSIDE_THE_CHEST & {*qualifiers}:
         return None
-    return "nodule" if name == "opacity" and "round" in qualifiers else name
+    round_shadow = name == "opacity" and "round" in qualifiers and not {"interstitial", "diffuse"} <= {*qualifiers}
+    return "nodule" if round_shadow else name
 
 
 def findings(terms: Sequence[str]) -> tuple[str, ...]:

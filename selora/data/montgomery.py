@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from pathlib import Path
 
-from .common import DataError, Example, check_split
+from .common import DataError, Example, check_split, given_folder
 
 GET_IT = "Get the Montgomery County set from the National Library of Medicine and give the folder with MontgomerySet."
 SEX = {"M": "male", "F": "female"}
@@ -44,10 +43,8 @@ def load(split: str, root: Path | None = None) -> list[Example]:
 
 def find(root: Path | None) -> Path:
     """The MontgomerySet folder. Raises DataError where it or one of its two parts is not there."""
-    given = root or os.environ.get("SELORA_DATA")
-    if not given:
-        raise DataError(f"No folder given for the data set montgomery; set SELORA_DATA. {GET_IT}")
-    folder = Path(given) if Path(given).name == "MontgomerySet" else Path(given) / "MontgomerySet"
+    given = given_folder(root, "montgomery", GET_IT)
+    folder = given if given.name == "MontgomerySet" else given / "MontgomerySet"
     for part in (folder, folder / "CXR_png", folder / "ClinicalReadings"):
         if not part.is_dir():
             raise DataError(f"Folder {part.resolve()} is not there. {GET_IT}")

@@ -26,7 +26,7 @@ class Profile:
     datasets: list[str]
     methods: list[str]
     seeds: list[int]
-    steps: dict[str, int]  # training steps per data set
+    steps: dict[str, int]  # training steps per data set, and under 'other' of those that are not named
     batch_size: int
     learning_rate: float
     prompt_dropout: float
@@ -54,7 +54,7 @@ class Profile:
         if not isinstance(self.learning_rate, float):
             raise ValueError(f"profile {self.name}: learning_rate is {self.learning_rate!r}; write it as 3.0e-3")
         for name in self.datasets:
-            if name not in self.steps:
+            if name not in self.steps and "other" not in self.steps:
                 raise ValueError(f"profile {self.name} gives no steps for data set '{name}': add it under 'steps'")
         for name in (
             "resolution",
@@ -85,7 +85,7 @@ class Profile:
             settings
             | needs
             | {
-                "steps": self.steps[dataset],
+                "steps": self.steps[dataset if dataset in self.steps else "other"],
                 "method": METHODS[base][1] | self.method_settings.get(base, {}) | changed,
             }
         )
