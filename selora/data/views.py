@@ -1,7 +1,7 @@
 """Which images of the original IU X-Ray set are frontal, by what torchxrayvision ships.
 
-The DICOM field View Position does not tell: it is empty in a third of the images, and where a report has two it calls
-both PA in 1,088 reports. torchxrayvision also ships the view that the pixels show, of one image of each of the 3,851
+The DICOM field View Position does not tell: it is empty in a third of the images, and of more than 1,000 reports with
+two images it calls both PA. torchxrayvision also ships the view that the pixels show, of one image of each of the 3,851
 reports that have any; it says lateral of 180 images that the field calls PA, and frontal of none that it calls lateral.
 """
 
@@ -18,10 +18,10 @@ LATERAL = ("LL", "RL", "LATERAL", "LARGE LATERAL")
 
 @lru_cache(maxsize=1)
 def frontal_images() -> frozenset[str]:
-    """Names, without ending, of 3,734 frontal images of 3,686 reports.
+    """Names, without ending, of 3,733 frontal images of 3,686 reports.
 
     They are those whose pixels show it (3,267); and where a report's one image that was looked at is lateral, its other
-    ones (467), unless their View Position is lateral. A second frontal image beside a first is not found.
+    ones (466), unless their View Position is lateral. A second frontal image beside a first is not found.
     """
     seen = {row["imageid"]: row["tsne-view"] for row in rows("nlmcxr_tsne_pa.csv.gz")}
     lateral_first = {report_of(name) for name, view in seen.items() if view == "L"}
