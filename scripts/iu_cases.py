@@ -9,41 +9,11 @@ import numpy as np
 import pandas as pd
 from chest import Finding
 
-from selora.data import reports
+from selora.data import mesh, reports
 
 N_CASES, N_NORMAL = 2000, 700
 COUNTED = ("scattered", "multiple", "diffuse", "multilobar")
 
-NAMES = {
-    "Cardiomegaly": "cardiomegaly",
-    "Opacity": "opacity",
-    "Airspace Disease": "opacity",
-    "Density": "opacity",
-    "Infiltrate": "opacity",
-    "Pneumonia": "opacity",
-    "Consolidation": "opacity",
-    "Pulmonary Edema": "opacity",
-    "Pulmonary Congestion": "opacity",
-    "Nodule": "nodule",
-    "Mass": "nodule",
-    "Calcified Granuloma": "calcified granuloma",
-    "Granulomatous Disease": "calcified granuloma",
-    "Granuloma": "calcified granuloma",
-    "Calcinosis": "calcified granuloma",
-    "Pleural Effusion": "pleural effusion",
-    "Pulmonary Atelectasis": "atelectasis",
-    "Emphysema": "hyperinflation",
-    "Pulmonary Emphysema": "hyperinflation",
-    "Pulmonary Disease, Chronic Obstructive": "hyperinflation",
-    "Lung, Hyperlucent": "hyperinflation",
-    "Cicatrix": "scarring",
-    "Scoliosis": "scoliosis",
-    "Catheters, Indwelling": "device",
-    "Implanted Medical Device": "device",
-    "Medical Device": "device",
-    "Surgical Instruments": "device",
-    "Tube, Inserted": "device",
-}
 # Terms that may stand beside a rendered finding though nothing is drawn for them: small, or hardly seen from the front.
 UNSEEN = {
     "Thoracic Vertebrae", "Thoracic vertebrae", "Spine", "Lumbar Vertebrae", "Cervical Vertebrae", "Osteophyte",
@@ -109,32 +79,20 @@ def from_term(term: str, text: str, rng: np.random.Generator) -> list[Finding] |
     side = next((s for s in ("left", "right") if s in qualifiers), "both" if "bilateral" in qualifiers else "")
     side = {"middle": "right", "lingula": "left"}.get(zone, side) or ("left" if "retrocardiac" in qualifiers else "")
     severity = 0 if {"mild", "small", "borderline"} & {*qualifiers} else 2 if {"severe", "large"} & {*qualifiers} else 1
-    name = NAMES.get(head.strip())
+    name = mesh.finding(term)
 
-    if head == "Lung" and "hyperdistention" in qualifiers or head == "Diaphragm" and "flattened" in qualifiers:
-        return [Finding("hyperinflation", severity=severity)]
-    if head == "Lung" and "hypoinflation" in qualifiers:
-        return [Finding("hypoinflation", severity=severity)]
-    if head == "Cardiac Shadow" and "enlarged" in qualifiers:
-        return [Finding("cardiomegaly", severity=severity)]
-    if head == "Costophrenic Angle" and "blunted" in qualifiers:
-        return [Finding("pleural effusion", side or str(rng.choice(["left", "right"])), severity=0)]
-    if head == "Calcinosis" and not {"lung", "lymph nodes"} & {*qualifiers}:
-        return []
     if name is None:
-        return [] if head.strip() in UNSEEN else None
-    if name in ("cardiomegaly", "hyperinflation"):
+        return [] if head.strip() in UNSEEN or head.strip() in mesh.NAMES else None
+    if head == "Costophrenic Angle":
+        return [Finding(name, side or str(rng.choice(["left", "right"])), severity=0)]
+    if name in ("cardiomegaly", "hyperinflation", "hypoinflation"):
         return [Finding(name, severity=severity)]
     if name == "device":
-        if {"humerus", "cervical vertebrae", "spine", "neck", "breast", "shoulder"} & {*qualifiers}:
-            return []
         kind = next((kind for pattern, kind in DEVICES if re.search(pattern, text)), DEVICE_BY_TERM[head])
         zone = "abdomen" if "abdomen" in qualifiers and kind == "clips" else ""
         return [Finding(name, "" if side == "both" else side, zone, kind=kind)]
     if name == "scoliosis":
         return [Finding(name, "" if side == "both" else side, severity=severity)]
-    if name == "opacity" and "round" in qualifiers:
-        name = "nodule"
     if head == "Mass":
         severity = 2
     if head in ("Pulmonary Edema", "Pulmonary Congestion") or {"interstitial", "diffuse"} <= {*qualifiers}:

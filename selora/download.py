@@ -11,11 +11,9 @@ import huggingface_hub
 import pandas as pd
 from huggingface_hub.errors import HTTPError
 
-from selora.data.common import DataError
+from selora.data.common import RAW, DataError
 from selora.sources import SOURCES, Archive, Source
 from selora.transfer import check_space, download_file, unpack
-
-RAW = Path(__file__).resolve().parents[1] / "data" / "raw"  # not tracked
 
 
 def fetch(name: str, folder: Path = RAW) -> None:

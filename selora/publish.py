@@ -11,12 +11,13 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
+from selora.data import DATASETS
 from selora.files import write_text
 from selora.index import write_index
 from selora.profiles import REPOSITORY
 from selora.study import RESULTS
 
-NOT_PASSED_ON = ("montgomery", "iu-xray")  # the real sets; rendered ones end in -drr
+NOT_PASSED_ON = tuple(name for name in DATASETS if not name.endswith("-drr"))  # the real sets, and the user's own
 KEPT = ("table1.*", "audit.*", "figures/*.png", "runs/*/*/*/*.json", "runs/*/*/*/*.csv")
 
 

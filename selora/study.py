@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from selora.data import load_examples
-from selora.data.common import Example
+from selora.data import DataError, Example, load_examples
 from selora.files import write_json
 from selora.methods import NEEDS
 from selora.profiles import REPOSITORY, Profile
@@ -24,6 +23,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of image pr
 RESULTS = REPOSITORY / "results"
 CACHE = REPOSITORY / "data" / "raw" / "cache"
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "torchmetrics")
+FEWEST = 6  # images, for precision and recall: they look at the five nearest neighbours
 DIGITS = "%.6g"  # of numbers in CSV files: more are noise, and are tracked with the published results
 
 
@@ -190,9 +190,19 @@ def execute(
 
 
 def reference_and_others(test: list[Example], train: list[Example], count: int) -> tuple[list[Example], list[Example]]:
-    """The examples whose prompts and images runs are scored with, and as many of the training set, for the floor."""
+    """The examples whose prompts and images runs are scored with, and as many of the training set, for the floor.
+
+    Raises:
+        DataError: where there are too few to score anything with.
+    """
     scored = test[:count]
-    return scored, random.Random(0).sample(train, min(len(scored), len(train)))
+    others = random.Random(0).sample(train, min(len(scored), len(train)))
+    if len(others) < FEWEST:
+        raise DataError(
+            f"{len(scored)} test images and {len(train)} to train on are too few: scores need {FEWEST} of each. Add "
+            "images to the data set, or raise 'images' in the profile."
+        )
+    return scored, others
 
 
 def write_ranks(networks, folder: Path) -> dict:

@@ -159,7 +159,8 @@ def test_montgomery_from_the_environment(montgomery, monkeypatch):
     monkeypatch.setenv("SELORA_DATA", str(montgomery))
     assert len(load_examples("montgomery", "train")) == 8
     monkeypatch.delenv("SELORA_DATA")
-    with pytest.raises(DataError, match="SELORA_DATA.*National Library of Medicine"):
+    monkeypatch.setattr(common, "RAW", montgomery / "raw")
+    with pytest.raises(DataError, match="raw is not there.*National Library of Medicine.*SELORA_DATA"):
         load_examples("montgomery", "train")
 
 

@@ -55,6 +55,12 @@ def test_a_run_is_determined_by_its_own_settings_only():
     assert profile.run_settings("iu-drr", "lora") != faster.run_settings("iu-drr", "lora")
 
 
+def test_a_data_set_that_is_not_named_takes_the_steps_of_others():
+    profile = replace(load_profile("smoke", datasets="imagefolder"), steps={"iu-drr": 7, "other": 5})
+    assert profile.run_settings("imagefolder", "lora")["steps"] == 5
+    assert profile.run_settings("iu-drr", "lora")["steps"] == 7
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_registered_method_can_be_made_with_its_defaults(name):
     assert make_method(name, {}, seed=0, steps=10).settings == METHODS[name][1]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import iu_drr, montgomery, montgomery_drr
+from . import imagefolder, iu_drr, iu_xray, montgomery, montgomery_drr
 from .common import FINDINGS, SPLITS, DataError, Example, open_image
 
 DATASETS = {
     "iu-drr": iu_drr.load,
     "montgomery-drr": montgomery_drr.load,
     "montgomery": montgomery.load,
+    "iu-xray": iu_xray.load,
+    "iu-xray-released": iu_xray.load_released,
+    "imagefolder": imagefolder.load,
 }
 
 __all__ = ["DATASETS", "FINDINGS", "SPLITS", "DataError", "Example", "load_examples", "open_image"]

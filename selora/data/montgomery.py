@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from pathlib import Path
 
-from .common import DataError, Example, check_split
+from .common import DataError, Example, check_split, given_folder
 
 GET_IT = (
     "Get the Montgomery County set from the National Library of Medicine (python -m selora.download montgomery) "
-    "and give the folder with MontgomerySet."
+    "and name the folder with MontgomerySet by SELORA_DATA."
 )
 SEX = {"M": "male", "F": "female"}
 
@@ -21,7 +20,7 @@ def load(split: str, root: Path | None = None) -> list[Example]:
 
     Drawn by image, as in the paper: a few patients have two images, which may fall on both sides.
 
-    root: the folder that holds `MontgomerySet`, or that folder itself; by default the environment variable SELORA_DATA.
+    root: the folder that holds `MontgomerySet`, or that folder itself; by default SELORA_DATA's, else data/raw.
     Raises DataError where the folder is missing, or an image and its reading do not come together.
     """
     check_split(split)
@@ -47,10 +46,8 @@ def load(split: str, root: Path | None = None) -> list[Example]:
 
 def find(root: Path | None) -> Path:
     """The MontgomerySet folder. Raises DataError where it or one of its two parts is not there."""
-    given = root or os.environ.get("SELORA_DATA")
-    if not given:
-        raise DataError(f"No folder given for the data set montgomery; set SELORA_DATA. {GET_IT}")
-    folder = Path(given) if Path(given).name == "MontgomerySet" else Path(given) / "MontgomerySet"
+    given = given_folder(root, GET_IT)
+    folder = given if given.name == "MontgomerySet" else given / "MontgomerySet"
     for part in (folder, folder / "CXR_png", folder / "ClinicalReadings"):
         if not part.is_dir():
             raise DataError(f"Folder {part.resolve()} is not there. {GET_IT}")

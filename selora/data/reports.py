@@ -18,11 +18,13 @@ from .common import DataError
 
 @dataclass(frozen=True)
 class Report:
-    """findings: the FINDINGS section, '' where the report has none. mesh: its major MeSH terms."""
+    """findings: the FINDINGS section, '' where the report has none. mesh: its major MeSH terms. images: names, without
+    ending, of the images it is about."""
 
     id: str
     findings: str
     mesh: tuple[str, ...]
+    images: tuple[str, ...]
 
 
 def package_data(name: str) -> Path:
@@ -41,20 +43,25 @@ def clean(text: str) -> str:
     return re.sub(r"\s+([.,;:])", r"\1", text)
 
 
+def parse(xml: bytes) -> Report:
+    """One report of the published XML. Raises ElementTree.ParseError for what is no XML, ValueError for no report."""
+    root = ElementTree.fromstring(xml)
+    named = root.find("uId")
+    if named is None:
+        raise ValueError("it has no uId")
+    sections = [a.text or "" for a in root.iter("AbstractText") if a.get("Label") == "FINDINGS"]
+    mesh = tuple(term.text.strip() for term in root.iter("major") if term.text)
+    images = tuple(image.get("id") for image in root.iter("parentImage"))
+    return Report(named.get("id"), clean(" ".join(sections)), mesh, images)
+
+
 @lru_cache(maxsize=1)
 def reports() -> dict[str, Report]:
     """All 3,955 reports by id ('CXR1', ...)."""
-    found = {}
     with tarfile.open(package_data("NLMCXR_reports.tgz")) as archive:
-        for member in archive:
-            if not member.name.endswith(".xml"):
-                continue
-            root = ElementTree.fromstring(archive.extractfile(member).read())
-            report_id = root.find("uId").get("id")
-            sections = [a.text or "" for a in root.iter("AbstractText") if a.get("Label") == "FINDINGS"]
-            mesh = tuple(term.text.strip() for term in root.iter("major") if term.text)
-            found[report_id] = Report(report_id, clean(" ".join(sections)), mesh)
-    return found
+        members = [member for member in archive if member.name.endswith(".xml")]
+        found = [parse(archive.extractfile(member).read()) for member in members]
+    return {report.id: report for report in found}
 
 
 def prompt(report_id: str) -> str:

@@ -32,7 +32,7 @@ class Profile:
     datasets: list[str]
     methods: list[str]
     seeds: list[int]
-    steps: dict[str, int]  # training steps per data set
+    steps: dict[str, int]  # training steps per data set, and under 'other' of those that are not named
     batch_size: int
     learning_rate: float
     prompt_dropout: float
@@ -50,7 +50,7 @@ class Profile:
     one_seed: list[str] = field(default_factory=list)  # methods that are run with the first seed alone
     method_settings: dict[str, dict] = field(default_factory=dict)
     audit_steps: int = 60  # of each of the audit's short trainings, which are probed six times
-    data_root: str | None = None  # folder of the real data sets; without it SELORA_DATA
+    data_root: str | None = None  # folder of the real data sets; without it SELORA_DATA, else data/raw
     precision: str = "fp32"  # of the frozen weights and of the arithmetic: fp32 or bf16; what is trained is fp32 always
     solver: str = "sde-dpmsolver++"  # of SOLVERS
     accumulation: int = 1  # parts of a batch that go through the networks one after the other
@@ -67,7 +67,7 @@ class Profile:
         if not isinstance(self.learning_rate, float):
             raise ValueError(f"profile {self.name}: learning_rate is {self.learning_rate!r}; write it as 3.0e-3")
         for name in self.datasets:
-            if name not in self.steps:
+            if name not in self.steps and "other" not in self.steps:
                 raise ValueError(f"profile {self.name} gives no steps for data set '{name}': add it under 'steps'")
         for name in (
             "resolution",
@@ -106,7 +106,7 @@ class Profile:
             settings
             | needs
             | {
-                "steps": self.steps[dataset],
+                "steps": self.steps[dataset if dataset in self.steps else "other"],
                 "method": METHODS[base][1] | self.method_settings.get(base, {}) | changed,
             }
         )
