@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--method", required=True, help="selora@1.05 is selora with another threshold")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--data-root", default="", help="folder of the real data sets; without it SELORA_DATA, else data/raw"
+        "--data-root", default="", help="folder of the real sets; without it SELORA_DATA, else data/raw"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results; without it %(default)s")
     args = parser.parse_args(arguments)

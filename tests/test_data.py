@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from selora.data import DATASETS, FINDINGS, SPLITS, DataError, load_examples, open_image, reports
+from selora.data import DATASETS, FINDINGS, SPLITS, DataError, common, load_examples, open_image, reports
 from selora.data.montgomery import parse
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ from sklearn.model_selection import train_test_split
 from test_pictures import write_dicom
 
 from selora import scores, study
-from selora.data import SPLITS, DataError, load_examples, mesh, reports
+from selora.data import SPLITS, DataError, common, load_examples, mesh, reports
 from selora.data.common import RENDERED
 from selora.data.views import frontal_images
 from selora.profiles import load_profile
