@@ -16,7 +16,7 @@ def test_packaged_profiles_load(name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "fast"}, "unknown profile 'fast': choose from mini, quick, smoke"),
+        ({"name": "fast"}, "unknown profile 'fast': choose from mini, paper, quick, smoke"),
         ({"datasets": "iu-drr,cifar"}, "unknown data set 'cifar': choose from iu-drr"),
         ({"methods": "lohra"}, "unknown method 'lohra': choose from base, full, lora, dylora"),
     ],
