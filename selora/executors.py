@@ -57,9 +57,8 @@ def make_on_ray(profile: Profile, runs: list[Run], results: Path) -> None:
     try:
         ray.get(list(made.values()))
     except ray.exceptions.RayError as error:
-        raise RuntimeError(
-            f"a run failed on the cluster; what is finished stays, start again to go on: {error}"
-        ) from error
+        cause = getattr(error, "cause", error)  # what the run itself raised, without the worker's traceback
+        raise RuntimeError(f"a run failed on the cluster; finished ones stay, start again to go on. {cause}") from error
 
 
 def make_by_command(arguments: list[str], first: None) -> None:
