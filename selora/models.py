@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from peft.helpers import disable_input_dtype_casting
 from torch import nn
@@ -78,6 +78,23 @@ def autocast(networks: Mapping[str, nn.Module]) -> Iterator[None]:
             for model in networks.values():
                 stack.enter_context(disable_input_dtype_casting(model))
         yield
+
+
+def compile_blocks(unet: UNet2DConditionModel, backend: str = "inductor") -> None:
+    """Compile the U-Net's transformer blocks, where most of its time goes, so that growing ranks do not compile anew.
+
+    A rank is a size that may change; only 1 is a case of its own for torch.compile, so a layer that leaves it compiles
+    its block once more. `compiled_graphs` counts.
+    """
+    dynamo = torch._dynamo.config
+    dynamo.force_parameter_static_shapes = dynamo.force_nn_module_property_static_shapes = False
+    dynamo.recompile_limit = 256  # of one function, which all blocks share; beyond it code runs uncompiled
+    unet.compile_repeated_blocks(dynamic=True, backend=backend)
+
+
+def compiled_graphs() -> int:
+    """How many graphs torch.compile has compiled in this process."""
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
 def noise_schedule(pipe: StableDiffusionPipeline) -> DDPMScheduler:

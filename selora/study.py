@@ -115,6 +115,8 @@ def execute(
         method.inspect(networks, look_batches(encoded["train"], tokens["train"], schedule, seed))
         method.attach(networks)
         models.raise_trained(networks)
+        if profile.compile:
+            models.compile_blocks(pipe.unet)
         trained = train(
             networks,
             method,
@@ -179,6 +181,7 @@ def execute(
         "settings": settings,
         "device": models.device_name(),
         "processes": this.num_processes,
+        "compiled_graphs": models.compiled_graphs() if profile.compile else 0,
         "commit": commit(),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in LIBRARIES},

@@ -69,7 +69,8 @@ class IncreLoRA(LoRA):
             return
         handles = [layer.register_forward_hook(partial(self.watch, i)) for i, layer in enumerate(self.layers.values())]
         try:
-            yield
+            with torch.compiler.set_stance("force_eager"):  # compiled code does not see hooks
+                yield
         finally:
             for handle in handles:
                 handle.remove()

@@ -1,0 +1,101 @@
+"""What the benchmarks share: a pipeline of one of two shapes, variants timed in turns, and a table of their ratios."""
+
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel  # noqa: E402
+from transformers import CLIPTextConfig, CLIPTextModel  # noqa: E402
+
+from selora import models  # noqa: E402
+from selora.audit import TEXT_ENCODER, UNET  # noqa: E402
+from selora.latents import tokenize  # noqa: E402
+from selora.processes import state  # noqa: E402
+
+SIZES = {"mini": 128, "sd15": 224}  # pixels
+PROMPTS = ("The heart is normal in size. The lungs are clear.", "Low lung volumes. No pneumothorax.")
+
+
+def pick_shape(given: str | None) -> str:
+    """The shape asked for; without one Stable Diffusion v1.5's on a GPU, and data/mini-sd on a CPU."""
+    return given or ("sd15" if torch.cuda.is_available() else "mini")
+
+
+def load_pipeline(shape: str, precision: str = "fp32") -> StableDiffusionPipeline:
+    """data/mini-sd, or Stable Diffusion v1.5's networks with random weights, on the device there is."""
+    pipe = models.load_base("data/mini-sd", precision)
+    if shape == "sd15":
+        torch.manual_seed(0)
+        blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+        vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, **blocks)
+        betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+        pipe = StableDiffusionPipeline(
+            vae=vae,
+            unet=UNet2DConditionModel(**UNET),
+            text_encoder=CLIPTextModel(CLIPTextConfig(**TEXT_ENCODER)),
+            tokenizer=pipe.tokenizer,
+            scheduler=PNDMScheduler(skip_prk_steps=True, steps_offset=1, **betas),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipe.to(state().device)
+        for model in (pipe.unet, pipe.text_encoder):
+            model.to(models.DTYPES[precision])
+        pipe.unet.to(memory_format=torch.channels_last)
+    return pipe
+
+
+def make_data(pipe: StableDiffusionPipeline, size: int, count: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Random latents (count, 4, size / 8, size / 8) and tokens (count, 77) as a training set."""
+    shape = (count, pipe.unet.config.in_channels, size // pipe.vae_scale_factor, size // pipe.vae_scale_factor)
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(count)]
+    return {"train": (torch.randn(shape), tokenize(pipe.tokenizer, prompts))}
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """How long a call takes, work on the GPU included."""
+    synchronize()
+    started = time.perf_counter()
+    run()
+    synchronize()
+    return time.perf_counter() - started
+
+
+def synchronize() -> None:
+    """Wait for the GPU, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def in_turns(variants: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, float]:
+    """Median seconds of each variant. They take turns in changing order, so that a drift of the machine cancels."""
+    times, names = {name: [] for name in variants}, list(variants)
+    for i in range(rounds + warm_up):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            seconds = seconds_of(variants[name])
+            if i >= warm_up:
+                times[name].append(seconds)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def show(title: str, rows: list[tuple], header: tuple) -> None:
+    """Print a Markdown table, with the machine in its title."""
+    print(f"\n{title}; {machine()}\n")
+    for row in (header, ("---",) * len(header), *rows):
+        print("| " + " | ".join(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row) + " |")
+
+
+def machine() -> str:
+    """The device, and the version of torch."""
+    processor = "" if torch.cuda.is_available() else f" of {platform.machine()}"
+    return f"{models.device_name()}{processor}, torch {torch.__version__}"

@@ -1,0 +1,82 @@
+"""Whole runs at equal final ranks: time and peak memory of LoRA, AdaLoRA and SeLoRA, everything else alike.
+
+    python benchmarks/whole_run.py --rank 4
+
+SeLoRA starts at rank 1 and, with a threshold of 1, grows every layer at every test until all have the rank that LoRA
+has from the start; tests then go on without growth until the end, at the paper's interval in proportion. AdaLoRA starts
+at one and a half times the rank and ends at it on average.
+"""
+
+import argparse
+import multiprocessing
+
+import torch
+from common import SIZES, load_pipeline, pick_shape, seconds_of, show
+from training_speed import study
+
+from selora.adapters import ranks
+from selora.methods import make_method
+from selora.methods.method import Method
+from selora.models import peak_memory_mb, reset_peak_memory
+
+TESTS = 15  # in a run of SeLoRA: 600 steps at the paper's interval of 40
+
+
+def method_of(name: str, rank: int, steps: int) -> Method:
+    """LoRA, AdaLoRA or SeLoRA that ends at a rank."""
+    settings = {
+        "lora": {"rank": rank},
+        "adalora": {"init_rank": rank * 3 // 2, "rank": rank},
+        "selora": {"rank": 1, "threshold": 1.0, "interval": max(1, steps // TESTS)},
+    }
+    method = make_method(name, settings[name], 0, steps)
+    if name == "selora":
+        start = method.start
+
+        def start_and_stop_growing(networks, optimizer) -> None:
+            start(networks, optimizer)
+            grow, controller = method.controller.grow, method.controller
+
+            def grow_to_rank(key, row) -> None:
+                grow(key, row)
+                if all(r == rank for model in networks.values() for r in ranks(model).values()):
+                    controller.threshold = float("inf")
+
+            controller.grow = grow_to_rank
+
+        method.start = start_and_stop_growing
+    return method
+
+
+def measure(name: str, shape: str, batch: int, steps: int, rank: int) -> tuple[float, float, float]:
+    """Seconds, peak memory in MB and the mean rank at the end of a run."""
+    precision = "bf16" if torch.cuda.is_available() else "fp32"
+    pipe = load_pipeline(shape, precision)
+    run = study(pipe, method_of(name, rank, steps), SIZES[shape], batch, steps)
+    reset_peak_memory()
+    seconds = seconds_of(run)
+    found = [r for model in (pipe.unet, pipe.text_encoder) for r in ranks(model).values()]
+    return seconds, peak_memory_mb(), sum(found) / len(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=SIZES)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rank", type=int, default=4)
+    options = parser.parse_args()
+    shape = pick_shape(options.shape)
+    found, rows = {}, []
+    # a process each, so that none starts with the memory that another left behind
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for name in ("lora", "adalora", "selora"):
+            found[name] = pool.apply(measure, (name, shape, options.batch, options.steps, options.rank))
+    for name, (seconds, memory, rank) in found.items():
+        rows.append((name, rank, seconds, seconds / found["lora"][0], f"{memory:.0f}", memory / found["lora"][1]))
+    title = f"Runs of {options.steps} steps, {shape} shape, {SIZES[shape]} px, batch {options.batch}"
+    show(title, rows, ("method", "mean rank at the end", "seconds", "to LoRA's", "peak memory, MB", "to LoRA's"))
+
+
+if __name__ == "__main__":
+    main()
