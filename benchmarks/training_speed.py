@@ -70,7 +70,6 @@ def study(pipe: StableDiffusionPipeline, method: Method, size: int, batch: int, 
     """The study's loop: a function that makes `steps` steps, a checkpoint at their end included."""
     networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
     method.attach(networks)
-    raise_trained(networks)
     data, empty = make_data(pipe, size, batch * steps), tokenize(pipe.tokenizer, [""])
     folder = tempfile.TemporaryDirectory()
     how = {"steps": steps, "batch_size": batch, "learning_rate": 1e-4, "prompt_dropout": 0.0, "seed": 0}

@@ -1,15 +1,14 @@
 """Loading the base pipeline, and the machine it runs on."""
 
-import contextlib
 import resource
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
-from peft.helpers import disable_input_dtype_casting
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
@@ -58,26 +57,23 @@ def load_base(name: str, precision: str = "fp32") -> StableDiffusionPipeline:
 
 
 def raise_trained(networks: Mapping[str, nn.Module]) -> None:
-    """Bring what is trained to fp32: steps of a small learning rate vanish in bf16, and so do Adam's moments."""
+    """Bring what is trained to fp32: steps of a small learning rate vanish in bf16, and so do Adam's moments.
+
+    PEFT would bring each layer's input to fp32 then, only for `autocast` to bring it back: it is told not to.
+    """
     for model in networks.values():
         for p in model.parameters():
             if p.requires_grad:
                 p.data = p.data.float()
+        for module in model.modules():
+            if isinstance(module, BaseTunerLayer) and model.dtype != torch.float32:
+                module.cast_input_dtype_enabled = False
 
 
-@contextlib.contextmanager
-def autocast(networks: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Run the networks in the precision of their frozen weights, what is trained included.
-
-    PEFT would bring each layer's input to the fp32 of its adapter, only for autocast to bring it back.
-    """
+def autocast(networks: Mapping[str, nn.Module]) -> torch.autocast:
+    """Run the networks in the precision of their frozen weights, what is trained included."""
     unet = networks["unet"]
-    with contextlib.ExitStack() as stack:
-        if unet.dtype != torch.float32:
-            stack.enter_context(torch.autocast(unet.device.type, unet.dtype))
-            for model in networks.values():
-                stack.enter_context(disable_input_dtype_casting(model))
-        yield
+    return torch.autocast(unet.device.type, unet.dtype, enabled=unet.dtype != torch.float32)
 
 
 def compile_blocks(unet: UNet2DConditionModel, backend: str = "inductor") -> None:

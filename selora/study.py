@@ -114,7 +114,6 @@ def execute(
         schedule = models.noise_schedule(pipe)
         method.inspect(networks, look_batches(encoded["train"], tokens["train"], schedule, seed))
         method.attach(networks)
-        models.raise_trained(networks)
         if profile.compile:
             models.compile_blocks(pipe.unet)
         trained = train(

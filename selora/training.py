@@ -21,7 +21,7 @@ from selora.adapters import restore_tensors, trained_tensors
 from selora.checkpoint import load_checkpoint, save_checkpoint
 from selora.latents import Latents
 from selora.methods.method import Method
-from selora.models import autocast
+from selora.models import autocast, raise_trained
 
 CHECKED = 64  # training images that stand in where a data set has no validation images
 
@@ -116,6 +116,7 @@ def train(
     done = {"step": 0, "history": [], "expansions": [], "best_step": None, "best_loss": None, "train_seconds": 0.0}
     best, moments = {}, {}
     tensors = {}
+    raise_trained(networks)
     if checkpoint.exists():
         tensors, done = load_checkpoint(checkpoint)
         restore_tensors(networks, unprefixed(tensors, "now/"))
