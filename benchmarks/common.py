@@ -21,37 +21,43 @@ from selora.audit import TEXT_ENCODER, UNET  # noqa: E402
 from selora.latents import tokenize  # noqa: E402
 from selora.processes import state  # noqa: E402
 
-SIZES = {"mini": 128, "sd15": 224}  # pixels
+SIZES = {"mini": 128, "reduced": 224, "sd15": 224}  # pixels
 PROMPTS = ("The heart is normal in size. The lungs are clear.", "Low lung volumes. No pneumothorax.")
 
 
-def pick_shape(given: str | None) -> str:
-    """The shape asked for; without one Stable Diffusion v1.5's on a GPU, and data/mini-sd on a CPU."""
-    return given or ("sd15" if torch.cuda.is_available() else "mini")
+def pick_shape(given: str | None, on_cpu: str = "mini") -> str:
+    """The shape asked for; without one Stable Diffusion v1.5's on a GPU, a smaller one on a CPU."""
+    return given or ("sd15" if torch.cuda.is_available() else on_cpu)
 
 
 def load_pipeline(shape: str, precision: str = "fp32") -> StableDiffusionPipeline:
-    """data/mini-sd, or Stable Diffusion v1.5's networks with random weights, on the device there is."""
+    """data/mini-sd, or networks of Stable Diffusion v1.5's shape with random weights, on the device there is; 'reduced'
+    has a fifth of the U-Net's channels and a quarter of the others', which keeps the proportions of their costs."""
     pipe = models.load_base("data/mini-sd", precision)
-    if shape == "sd15":
-        torch.manual_seed(0)
-        blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-        vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, **blocks)
-        betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-        pipe = StableDiffusionPipeline(
-            vae=vae,
-            unet=UNet2DConditionModel(**UNET),
-            text_encoder=CLIPTextModel(CLIPTextConfig(**TEXT_ENCODER)),
-            tokenizer=pipe.tokenizer,
-            scheduler=PNDMScheduler(skip_prk_steps=True, steps_offset=1, **betas),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        pipe.to(state().device)
-        for model in (pipe.unet, pipe.text_encoder):
-            model.to(models.DTYPES[precision])
-        pipe.unet.to(memory_format=torch.channels_last)
+    if shape == "mini":
+        return pipe
+    unet, text_encoder, vae = dict(UNET), dict(TEXT_ENCODER), {"block_out_channels": (128, 256, 512, 512)}
+    if shape == "reduced":
+        unet |= {"block_out_channels": (64, 128, 256, 256), "cross_attention_dim": 192}
+        text_encoder |= {"hidden_size": 192, "intermediate_size": 768, "projection_dim": 192}
+        vae = {"block_out_channels": (32, 64, 128, 128)}
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    pipe = StableDiffusionPipeline(
+        vae=AutoencoderKL(layers_per_block=2, **vae, **blocks),
+        unet=UNet2DConditionModel(**unet),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**text_encoder)),
+        tokenizer=pipe.tokenizer,
+        scheduler=PNDMScheduler(skip_prk_steps=True, steps_offset=1, **betas),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.to(state().device)
+    for model in (pipe.unet, pipe.text_encoder):
+        model.to(models.DTYPES[precision])
+    pipe.unet.to(memory_format=torch.channels_last)
     return pipe
 
 

@@ -2,9 +2,8 @@
 
     python benchmarks/whole_run.py --rank 4
 
-SeLoRA starts at rank 1 and, with a threshold of 1, grows every layer at every test until all have the rank that LoRA
-has from the start; tests then go on without growth until the end, at the paper's interval in proportion. AdaLoRA starts
-at one and a half times the rank and ends at it on average.
+SeLoRA starts at rank 1 and, with a threshold of 1, grows every layer at every test. The run ends just before the test
+that would take it beyond LoRA's rank. AdaLoRA starts at one and a half times the rank and ends at it on average.
 """
 
 import argparse
@@ -19,7 +18,7 @@ from selora.methods import make_method
 from selora.methods.method import Method
 from selora.models import peak_memory_mb, reset_peak_memory
 
-TESTS = 15  # in a run of SeLoRA: 600 steps at the paper's interval of 40
+INTERVAL = 40  # steps, the paper's
 
 
 def method_of(name: str, rank: int, steps: int) -> Method:
@@ -27,25 +26,9 @@ def method_of(name: str, rank: int, steps: int) -> Method:
     settings = {
         "lora": {"rank": rank},
         "adalora": {"init_rank": rank * 3 // 2, "rank": rank},
-        "selora": {"rank": 1, "threshold": 1.0, "interval": max(1, steps // TESTS)},
+        "selora": {"rank": 1, "threshold": 1.0, "interval": INTERVAL},
     }
-    method = make_method(name, settings[name], 0, steps)
-    if name == "selora":
-        start = method.start
-
-        def start_and_stop_growing(networks, optimizer) -> None:
-            start(networks, optimizer)
-            grow, controller = method.controller.grow, method.controller
-
-            def grow_to_rank(key, row) -> None:
-                grow(key, row)
-                if all(r == rank for model in networks.values() for r in ranks(model).values()):
-                    controller.threshold = float("inf")
-
-            controller.grow = grow_to_rank
-
-        method.start = start_and_stop_growing
-    return method
+    return make_method(name, settings[name], 0, steps)
 
 
 def measure(name: str, shape: str, batch: int, steps: int, rank: int) -> tuple[float, float, float]:
@@ -63,18 +46,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=SIZES)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rank", type=int, default=4)
     options = parser.parse_args()
-    shape = pick_shape(options.shape)
+    shape, steps = pick_shape(options.shape), INTERVAL * options.rank - 1
     found, rows = {}, []
     # a process each, so that none starts with the memory that another left behind
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for name in ("lora", "adalora", "selora"):
-            found[name] = pool.apply(measure, (name, shape, options.batch, options.steps, options.rank))
+            found[name] = pool.apply(measure, (name, shape, options.batch, steps, options.rank))
     for name, (seconds, memory, rank) in found.items():
         rows.append((name, rank, seconds, seconds / found["lora"][0], f"{memory:.0f}", memory / found["lora"][1]))
-    title = f"Runs of {options.steps} steps, {shape} shape, {SIZES[shape]} px, batch {options.batch}"
+    title = f"Runs of {steps} steps, {shape} shape, {SIZES[shape]} px, batch {options.batch}"
     show(title, rows, ("method", "mean rank at the end", "seconds", "to LoRA's", "peak memory, MB", "to LoRA's"))
 
 
