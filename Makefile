@@ -38,7 +38,7 @@ publish: env
 	.venv/bin/python -m selora.publish $(PROFILE)
 
 test: env
-	.venv/bin/python -m pytest -n 2 --dist loadfile  # most of the time is that of one file, and of one thread
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: env
 	.venv/bin/ruff check .
