@@ -6,6 +6,7 @@ Each row changes one thing of the first. Step times are of SeLoRA without and wi
 """
 
 import argparse
+import gc
 from functools import partial
 
 import torch
@@ -24,6 +25,7 @@ def measure(shape: str, share: float, rank: int, batch: int, size: int, rounds: 
 
     share: of the linear layers of each network, spread evenly, that are adapted.
     """
+    gc.collect()  # the last setting's networks
     pipe = load_pipeline(shape, "bf16" if torch.cuda.is_available() else "fp32")
     networks, layers = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}, 0
     for model in networks.values():

@@ -66,6 +66,6 @@ def clip_scores(metric: CLIPScore, images: np.ndarray, prompts: Sequence[str]) -
     scores = []
     for image, prompt in zip(images, prompts, strict=True):
         metric.reset()
-        metric.update(torch.from_numpy(image).permute(2, 0, 1), prompt)
+        metric.update(torch.from_numpy(image).permute(2, 0, 1).to(metric.device), prompt)
         scores.append(metric.score.item())
     return torch.tensor(scores)

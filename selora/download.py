@@ -1,6 +1,7 @@
 """The real data and models of the paper's scale: python -m selora.download NAME [--to FOLDER]
 
-Nothing else in the study downloads: its runs read what lies on the disk.
+Runs read what lies on the disk. Only the encoders and classifiers of the paper's scale (Inception, torchxrayvision's,
+RAD-DINO) fetch their own weights, when they are first used.
 """
 
 import argparse

@@ -48,7 +48,8 @@ def make_on_ray(profile: Profile, runs: list[Run], results: Path) -> None:
     # a worker that has made its run ends, and with it what it held of the GPU
     task = ray.remote(max_calls=1, max_retries=RETRIES, **resources)(make_by_command)
     made = {}
-    for dataset, method, seed in sorted(runs, key=lambda names: named(names[1])[0] in NEEDS):
+    needed = {(d, NEEDS[named(m)[0]], s) for d, m, s in runs if named(m)[0] in NEEDS}  # in time, and once
+    for dataset, method, seed in sorted(dict.fromkeys([*runs, *needed]), key=lambda names: named(names[1])[0] in NEEDS):
         first = made.get((dataset, NEEDS.get(named(method)[0]), seed))
         arguments = ["--profile", profile.name, "--dataset", dataset, "--method", method, "--seed", str(seed)]
         arguments += ["--results", str(results.resolve())]

@@ -138,10 +138,10 @@ def make_classifier(name: str) -> nn.Module:
         raise ValueError(f"unknown classifier '{name}': choose from {', '.join(CLASSIFIERS)}")
     try:
         return CLASSIFIERS[name]()
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         raise RuntimeError(
-            f"classifier '{name}' needs torchxrayvision whole ({error}): pip install -e '.[paper]'; mini-findings "
-            "needs nothing, but knows rendered radiographs only"
+            f"classifier '{name}' is not on this machine ({error}): install the extra with pip install -e '.[paper]' "
+            "and go online once to fetch its weights; mini-findings needs nothing, but knows rendered radiographs only"
         ) from error
 
 

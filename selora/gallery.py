@@ -64,7 +64,7 @@ def sample_run(profile: Profile, folder: Path, prompt: str, count: int) -> list[
     elif (folder / "linear_layers.safetensors").exists():
         for name, tensor in load_checkpoint(folder / "linear_layers.safetensors")[0].items():
             network, _, parameter = name.partition(".")
-            getattr(pipe, network).get_parameter(parameter).data.copy_(tensor)
+            getattr(pipe, network).get_parameter(parameter).data = tensor.to(pipe.device)  # as scored: in fp32
     elif (folder / "history.csv").exists():  # it was trained
         return None
     images = sample(

@@ -78,8 +78,10 @@ def cached_latents(vae: AutoencoderKL, examples: Sequence[Example], size: int, c
     parts = [examples[start : start + SHARD] for start in range(0, len(examples), SHARD)]
     paths = [cache / f"latents-{hashlib.sha256(model + stamps(part)).hexdigest()[:16]}.npy" for part in parts]
     this = processes.state()
-    missing = [(part, path) for part, path in zip(parts, paths, strict=True) if not path.exists()]
-    for part, path in tqdm(missing[this.process_index :: this.num_processes], desc="encode", disable=not missing):
+    share = list(zip(parts, paths, strict=True))[this.process_index :: this.num_processes]
+    for part, path in tqdm(share, desc="encode", mininterval=5):
+        if path.exists():
+            continue
         partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npy")
         pictures = (load_images(part[i : i + batch_size], size) for i in range(0, len(part), batch_size))
         np.save(partial, torch.cat([encode(vae, images, batch_size) for images in pictures]).numpy())

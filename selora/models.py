@@ -39,12 +39,12 @@ def load_base(name: str, precision: str = "fp32") -> StableDiffusionPipeline:
             requires_safety_checker=False,
             use_safetensors=True,
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: the name of a folder that is not there is no hub id
         if folder.is_dir():
-            raise FileNotFoundError(f"base model {folder} is incomplete: {error}") from error
+            raise FileNotFoundError(f"base model {folder} is incomplete, fetch it again: {error}") from error
         raise FileNotFoundError(
-            f"base model '{name}' is neither a folder in {REPOSITORY} nor a model that can be fetched now: "
-            "check the profile's base_model, or fetch it first with `hf download`"
+            f"base model '{name}' is neither a folder in {REPOSITORY} nor a model that can be fetched now: check the "
+            "profile's base_model, or fetch it first: python -m selora.download sd15, or `hf download` for another"
         ) from error
     predicted = pipe.scheduler.config.prediction_type
     if predicted not in ("epsilon", "v_prediction"):

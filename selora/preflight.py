@@ -3,6 +3,7 @@
 import huggingface_hub
 from huggingface_hub.errors import HTTPError
 
+from selora import download
 from selora.data import SPLITS, load_examples
 from selora.data.common import DataError
 from selora.profiles import REPOSITORY, Profile
@@ -24,20 +25,22 @@ def check_needs(profile: Profile) -> None:
 
 
 def missing_models(profile: Profile) -> list[str]:
-    """The profile's base model and CLIP, if they are not here and the hub does not offer them now."""
+    """The profile's base model and CLIP, if they are not whole here and the hub does not offer them now."""
     missing = []
     for setting, file in (("base_model", "model_index.json"), ("clip", "config.json")):
         name = getattr(profile, setting)
-        if not ((REPOSITORY / name).is_dir() or on_hub(name, file)):
-            source = [key for key, source in SOURCES.items() if source.hub_id and source.hub_id.endswith(folder(name))]
+        last_part = name.rpartition("/")[2]
+        source = [key for key, source in SOURCES.items() if source.hub_id.endswith(f"/{last_part}")]
+        folder = REPOSITORY / name
+        if folder.is_dir():
+            lacking = download.missing(SOURCES[source[0]], folder.parent) if source else []
+            whole = not lacking and (folder / file).exists()
+        else:
+            whole = on_hub(name, file)
+        if not whole:
             how = f"python -m selora.download {source[0]}" if source else f"hf download {name}, or another {setting}"
-            missing.append(f"the model {name} ({setting}) is neither a folder nor a model that can be had now: {how}")
+            missing.append(f"the model {name} ({setting}) is no whole folder, nor can the hub be asked for it: {how}")
     return missing
-
-
-def folder(name: str) -> str:
-    """The last part of a folder or a hub id, with its slash."""
-    return "/" + name.rpartition("/")[2]
 
 
 def on_hub(name: str, file: str) -> bool:

@@ -2,15 +2,18 @@
 are taken over all. A single process is its own share, and nothing here costs it anything."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
 
+PATIENCE = timedelta(hours=6)  # for the others while the main process scores; NCCL's own is ten minutes
+
 
 def state() -> PartialState:
     """Which process this is, of how many, on which device: a CUDA device if there is one, else the CPU."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
 def pieces(count: int, accumulation: int) -> list[slice]:

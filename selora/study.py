@@ -62,10 +62,19 @@ def run(profile: Profile, dataset: str, method: str, seed: int, results: Path = 
 def fingerprint(folder: Path) -> str | None:
     """A short hash of all weights below a folder, so that runs with a replaced model are not taken for finished; None
     for a model that is no folder."""
-    digest, files = hashlib.sha256(), sorted(folder.rglob("*.safetensors"))
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12] if files else None
+    files = sorted(folder.rglob("*.safetensors"))
+    return hash_files(tuple((file, file.stat().st_mtime_ns) for file in files)) if files else None
+
+
+@functools.cache
+def hash_files(files: tuple[tuple[Path, int], ...]) -> str:
+    """A short hash of the contents of files, read anew only where a file's time of change is another."""
+    digest = hashlib.sha256()
+    for path, _ in files:
+        with path.open("rb") as file:
+            while chunk := file.read(2**24):
+                digest.update(chunk)
+    return digest.hexdigest()[:12]
 
 
 def check_settings(folder: Path, found: dict, wanted: dict) -> None:
@@ -103,6 +112,7 @@ def execute(
     if this.is_main_process:
         write_json(folder / "settings.json", settings)
     models.reset_peak_memory()
+    graphs = models.compiled_graphs()
     trained = {"history": [], "expansions": [], "best_step": None, "best_loss": None, "train_seconds": 0.0, "own": {}}
     if method.trains:
         encoded = {
@@ -180,7 +190,7 @@ def execute(
         "settings": settings,
         "device": models.device_name(),
         "processes": this.num_processes,
-        "compiled_graphs": models.compiled_graphs() if profile.compile else 0,
+        "compiled_graphs": models.compiled_graphs() - graphs,
         "commit": commit(),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in LIBRARIES},

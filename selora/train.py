@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
         profile = load_profile(args.profile, datasets=args.dataset, methods=methods, data_root=args.data_root)
         check_needs(profile)
         result = run(profile, args.dataset, args.method, args.seed, args.results)
-    except (FileNotFoundError, RuntimeError, ValueError) as error:
+    except (FileNotFoundError, ValueError) as error:
         sys.exit(f"selora: {error}")
     print(
         f"FID {result['fid']:.1f}  KID {result['kid']:.4f}  over {result['n']} images ({result['settings']['encoder']})"

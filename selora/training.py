@@ -147,13 +147,15 @@ def train(
             f"{type(method).__name__} needs whole batches: run it in a single process, with an accumulation of 1"
         )
     per_epoch = len(latents) // batch_size
+    order = None  # of the epoch's samples
     losses = []  # of the steps since the last checkpoint, on the device: reading each would wait for the GPU
     started = time.perf_counter() - done["train_seconds"]
     for step in tqdm(
         range(done["step"] + 1, steps + 1), initial=done["step"], total=steps, desc="train", mininterval=5
     ):
         epoch, position = divmod(step - 1, per_epoch)
-        order = torch.randperm(len(latents), generator=generator(seed, 0, epoch))
+        if position == 0 or order is None:
+            order = torch.randperm(len(latents), generator=generator(seed, 0, epoch))
         part = order[position * batch_size :][:batch_size]
         draw = generator(seed, 1, step)
         noise = torch.randn((batch_size, *latents.shape[1:]), generator=draw)

@@ -24,7 +24,7 @@ from selora.data import load_examples
 from selora.expansion import SeLoRA
 from selora.files import write_text
 from selora.latents import cached_latents, tokenize
-from selora.models import load_base, noise_schedule
+from selora.models import load_base, noise_schedule, raise_trained
 from selora.profiles import REPOSITORY, Profile
 from selora.study import CACHE, fingerprint
 from selora.training import denoising_loss, generator, trainable
@@ -113,6 +113,7 @@ def train_variant(
         SeLoRA's records of all probes.
     """
     attach(networks, variant)
+    raise_trained(networks)
     optimizer = torch.optim.Adam(trainable(networks), lr=settings["learning_rate"])
     how = {"threshold": settings["threshold"], "interval": settings["interval"], "seed": variant.seed}
     selora, records = VariantSeLoRA(variant, networks, optimizer, **how), []
@@ -173,7 +174,7 @@ def run_variants(profile: Profile, record: Path) -> pd.DataFrame:
     found = done["variants"]
     missing = {name: v for name, v in VARIANTS.items() if found.get(name, {}).get("variant") != asdict(v)}
     if missing:
-        pipe = load_base(profile.base_model)
+        pipe = load_base(profile.base_model, profile.precision)
         make_batch, schedule = batch_maker(pipe, profile), noise_schedule(pipe)
     for name, variant in missing.items():
         networks = deepcopy({"unet": pipe.unet, "text_encoder": pipe.text_encoder})

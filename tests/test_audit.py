@@ -232,7 +232,7 @@ def test_ours_is_the_study_s_selora_step_by_step(pipe):
 def trained(pipe, monkeypatch) -> list[Variant]:
     """The variants trained from now on; the base is the tiny pipeline, the batches are random."""
     called, train = [], variants.train_variant
-    monkeypatch.setattr(variants, "load_base", lambda name: pipe)
+    monkeypatch.setattr(variants, "load_base", lambda name, precision: pipe)
     monkeypatch.setattr(variants, "batch_maker", lambda pipe, profile: lambda seed, step: random_batch(2, step))
     chosen = {name: VARIANTS[name] for name in ("ours", "scaling 8", "released layers")}
     monkeypatch.setattr(variants, "VARIANTS", chosen)

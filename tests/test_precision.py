@@ -9,8 +9,8 @@ from conftest import run
 from selora.adapters import trained_tensors
 from selora.training import trainable
 
-# not vera: PEFT's returns fp32, which a CPU's GroupNorm refuses beside bf16 weights; a GPU's takes any
-METHODS = ("full", "lora", "selora", "adalora", "dylora", "sora", "eva")
+# not vera and loha: PEFT's return fp32, which a CPU's GroupNorm refuses beside bf16 weights; a GPU's takes any
+METHODS = ("full", "lora", "selora", "adalora", "dylora", "sora", "increlora", "eva", "dora", "rslora")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def rough(base):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_trains_in_bf16_near_to_fp32(base, rough, data, tmp_path, name):
+def test_methods_train_in_bf16_near_to_fp32(base, rough, data, tmp_path, name):
     exact, expected = run(base, name, data, tmp_path / "exact.safetensors", learning_rate=1e-3)
     networks, found = run(rough, name, data, tmp_path / "rough.safetensors", learning_rate=1e-3)
     assert {p.dtype for p in trainable(networks)} == {torch.float32}

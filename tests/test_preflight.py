@@ -38,6 +38,14 @@ def test_the_paper_profile_names_models_and_data_and_the_commands_that_get_them(
         assert words in message
 
 
+def test_a_model_that_came_half_is_named_too(bare, tmp_path):
+    """What an interrupted download leaves behind."""
+    half = tmp_path / "data" / "raw" / "stable-diffusion-v1-5"
+    half.mkdir(parents=True)
+    (half / "model_index.json").write_text("{}")
+    assert "download sd15" in preflight.missing_models(load_profile("paper"))[0]
+
+
 def test_one_run_from_the_shell_is_checked_too(bare):
     with pytest.raises(SystemExit, match="selora: Profile paper cannot run here yet.*\n.*download sd15"):
         train.main(["--profile", "paper", "--dataset", "montgomery", "--method", "lora"])

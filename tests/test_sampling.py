@@ -1,5 +1,7 @@
 """Sampling and latents: an image depends on its own seed and prompt, not on the batch it was made in."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,20 @@ def test_finished_shards_are_read_and_those_of_changed_images_made_again(encoded
     assert made == [2] and len(list(cache.iterdir())) == 4
     assert torch.equal(changed[torch.tensor([0, 1, 3, 4])], first[torch.tensor([0, 1, 3, 4])])
     assert not torch.equal(changed[2:3], first[2:3])
+
+
+def test_processes_that_find_different_shards_encode_all(encoded, monkeypatch):
+    """A process that comes late, and finds the first one's shards, must still make its own and no more."""
+    waited = []
+
+    def process(index: int):
+        return SimpleNamespace(process_index=index, num_processes=2, wait_for_everyone=lambda: waited.append(index))
+
+    monkeypatch.setattr(latents, "Latents", lambda paths: [path.exists() for path in paths])
+    monkeypatch.setattr(latents.processes, "state", lambda: process(0))
+    assert encoded()[0] == [True, False, True]
+    monkeypatch.setattr(latents.processes, "state", lambda: process(1))
+    assert encoded()[0] == [True, True, True] and waited == [0, 1]
 
 
 def test_an_image_that_cannot_be_read_is_named(encoded, tmp_path):

@@ -82,7 +82,7 @@ class IncreLoRA(LoRA):
     @torch.no_grad()
     def score(self, index: int, layer: nn.Module, x: torch.Tensor, gradient: torch.Tensor) -> None:
         A, B, gate = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight, layer.lora_A[ADAPTER].gate
-        by_weight = gradient.flatten(0, -2).T @ x.flatten(0, -2)  # dL/dW, (d_out, d_in)
+        by_weight = gradient.flatten(0, -2).float().T @ x.flatten(0, -2).float()  # dL/dW, (d_out, d_in)
         self.seen[index] = (((B * gate) @ A) * by_weight).abs().sum() / by_weight.numel() ** 0.5
 
     def after_step(self, step: int) -> list[dict]:
