@@ -4,6 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before diffusers and transformers are imported
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # of notebooks' kernels too: two tests at a time share two cores
 
 import json
 from collections.abc import Mapping
