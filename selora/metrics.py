@@ -11,6 +11,10 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+ALONE = {
+    "sync_on_compute": False
+}  # of several processes only the main one scores: torchmetrics must not wait for others
+
 
 class _Identity(nn.Module):
     """Stands in for torchmetrics' image encoder, since the features are there already."""
@@ -28,7 +32,7 @@ def fid(reference: torch.Tensor, other: torch.Tensor) -> float:
     together = torch.cat([reference, other]).double()
     # Both sets lie in the space that their features span; a rotation into it changes no distance and saves much time.
     basis = torch.linalg.qr(together.T).Q  # (F, min(F, N + M))
-    metric = FrechetInceptionDistance(feature=_Identity(basis.shape[1]))
+    metric = FrechetInceptionDistance(feature=_Identity(basis.shape[1]), **ALONE)
     metric.update(reference.double() @ basis, real=True)
     metric.update(other.double() @ basis, real=False)
     return metric.compute().item()
@@ -39,7 +43,7 @@ def kid(reference: torch.Tensor, other: torch.Tensor) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of the memory that the features take, which they take anyway
         size = min(len(reference), len(other))
-        metric = KernelInceptionDistance(feature=_Identity(reference.shape[1]), subsets=1, subset_size=size)
+        metric = KernelInceptionDistance(feature=_Identity(reference.shape[1]), subsets=1, subset_size=size, **ALONE)
     metric.update(reference.double(), real=True)
     metric.update(other.double(), real=False)
     return metric.compute()[0].item()

@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from torch.multiprocessing import start_processes
 
 from selora.adapters import trained_tensors
 from selora.processes import pieces
-from selora.profiles import load_profile
+from selora.profiles import REPOSITORY, load_profile
 from selora.sampling import sample
 
 METHODS = ("full", "lora", "selora", "adalora", "dylora", "sora")  # whatever takes part in a step in its own way
@@ -96,6 +98,18 @@ def test_two_processes_train_as_one_and_both_grow_the_same_layers(two, base, dat
     assert [(r["layer"], r["rank"]) for r in records] == [(r["layer"], r["rank"]) for r in outcome["expansions"]]
     assert loss == (outcome["best_loss"] and pytest.approx(outcome["best_loss"], rel=1e-5))  # None: never settled
     assert name != "selora" or any(r["expanded"] for r in records)
+
+
+def test_two_processes_make_a_whole_run_and_one_writes_it(tmp_path):
+    """The command as the README has it: training, sampling and scoring, with one process waiting at the end."""
+    run = ["-m", "selora.train", "--profile", "smoke", "--dataset", "iu-drr", "--method", "selora"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", *run, "--results", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "smoke" / "runs" / "iu-drr" / "selora" / "seed0"
+    result = json.loads((folder / "result.json").read_text())
+    assert result["processes"] == 2 and result["n"] == len(list((folder / "samples").iterdir())) == 8
+    assert not list(folder.glob("*.partial")) and not (folder / "checkpoint.safetensors").exists()
 
 
 def test_each_process_samples_its_share_and_has_all(two, base):
