@@ -32,7 +32,7 @@ def pick_shape(given: str | None, on_cpu: str = "mini") -> str:
 
 def load_pipeline(shape: str, precision: str = "fp32") -> StableDiffusionPipeline:
     """data/mini-sd, or networks of Stable Diffusion v1.5's shape with random weights, on the device there is; 'reduced'
-    has a fifth of the U-Net's channels and a quarter of the others', which roughly keeps the proportions of their costs."""
+    has a fifth of the U-Net's channels and a quarter of the others', which keeps the proportions of costs roughly."""
     pipe = models.load_base("data/mini-sd", precision)
     if shape == "mini":
         return pipe
