@@ -1,5 +1,6 @@
-"""What the benchmarks share: a pipeline of one of two shapes, variants timed in turns, and a table of their ratios."""
+"""What the benchmarks share: options, a pipeline of one of three shapes, variants timed in turns, a table of ratios."""
 
+import argparse
 import os
 import platform
 import statistics
@@ -19,10 +20,20 @@ from transformers import CLIPTextConfig, CLIPTextModel  # noqa: E402
 from selora import models  # noqa: E402
 from selora.audit import TEXT_ENCODER, UNET  # noqa: E402
 from selora.latents import tokenize  # noqa: E402
-from selora.processes import state  # noqa: E402
 
 SIZES = {"mini": 128, "reduced": 224, "sd15": 224}  # pixels
+FAST = "bf16" if torch.cuda.is_available() else "fp32"  # bf16 is slower than fp32 on most CPUs
+NEVER = 10**9  # an interval, and a threshold, that no step and no ratio reaches
 PROMPTS = ("The heart is normal in size. The lungs are clear.", "Low lung volumes. No pneumothorax.")
+
+
+def arguments(doc: str, **counts: tuple[int, str]) -> argparse.Namespace:
+    """The command's options: --shape, and a number by each name, with its default and what it means."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--shape", choices=SIZES)
+    for name, (default, meaning) in counts.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=meaning)
+    return parser.parse_args()
 
 
 def pick_shape(given: str | None, on_cpu: str = "mini") -> str:
@@ -54,10 +65,7 @@ def load_pipeline(shape: str, precision: str = "fp32") -> StableDiffusionPipelin
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipe.to(state().device)
-    for model in (pipe.unet, pipe.text_encoder):
-        model.to(models.DTYPES[precision])
-    pipe.unet.to(memory_format=torch.channels_last)
+    models.place(pipe, precision)
     return pipe
 
 

@@ -10,62 +10,26 @@ forward and backward of the batch, and compares the squared gradients of that pa
 does this (and takes the enlargement back), 'probe' reads the same gradients off the first pass.
 """
 
-import argparse
-import os
-import statistics
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import torch
+from common import FAST, NEVER, SIZES, arguments, in_turns, load_pipeline, make_data, pick_shape, show
+from torch import nn
 
-import torch  # noqa: E402
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel  # noqa: E402
-from torch import nn  # noqa: E402
-from transformers import CLIPTextConfig, CLIPTextModel  # noqa: E402
-
-from selora import SeLoRA  # noqa: E402
-from selora.adapters import ADAPTER, add_lora, draw_row, lora_layers, set_weights, trainable_parameters  # noqa: E402
-from selora.expansion import append_rank  # noqa: E402
-from selora.fisher import fi_ratio  # noqa: E402
-
-NEVER = 10**9  # an interval, and a threshold, that no step and no ratio reaches
-
-
-def load_networks(rank: int) -> dict[str, nn.Module]:
-    """The mini base model, or networks of like shape with random weights where it is absent; with LoRA."""
-    torch.manual_seed(0)
-    folder = ROOT / "data" / "mini-sd"
-    if (folder / "model_index.json").exists():
-        pipe = StableDiffusionPipeline.from_pretrained(folder)
-        networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
-    else:
-        unet = UNet2DConditionModel(
-            sample_size=16,
-            layers_per_block=1,
-            block_out_channels=(64, 128, 192),
-            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=192,
-            attention_head_dim=4,
-        )
-        sizes = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 4}
-        networks = {"unet": unet, "text_encoder": CLIPTextModel(CLIPTextConfig(vocab_size=6000, **sizes))}
-        print("no mini base model in data/mini-sd: random weights")
-    for seed, model in enumerate(networks.values()):
-        add_lora(model, rank, seed)
-        model.train()
-    return networks
+from selora import SeLoRA
+from selora.adapters import ADAPTER, add_lora, all_lora_layers, draw_row, set_weights
+from selora.expansion import append_rank
+from selora.fisher import fi_ratio
+from selora.models import noise_schedule, raise_trained
+from selora.training import denoising_loss, trainable
 
 
 class TwoPasses:
     """The test by a second forward and backward of enlarged layers."""
 
     def __init__(self, networks: dict[str, nn.Module]):
-        self.layers = [layer for model in networks.values() for layer in lora_layers(model).values()]
+        self.layers = list(all_lora_layers(networks).values())
 
     def test(self, backward: Callable[[], None], originals: list[torch.Tensor]) -> list[float]:
         """`originals`: each layer's squared gradients in the first pass."""
@@ -86,81 +50,57 @@ class TwoPasses:
         return [A.grad.square().sum() + B.grad.square().sum() for A, B in sides]
 
 
-def step_times(networks: dict[str, nn.Module], steps: int, batch: int) -> dict[str, list[float]]:
-    """Seconds of each step, by variant."""
-    parameters = [p for model in networks.values() for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=1e-4)
-    unet, text_encoder = networks["unet"], networks["text_encoder"]
-    device, size = unet.device, unet.config.sample_size
-    latents, noise = torch.randn(2, batch, unet.config.in_channels, size, size, device=device)
-    timesteps = torch.randint(0, 1000, (batch,), device=device)
-    length = text_encoder.config.max_position_embeddings
-    tokens = torch.randint(0, text_encoder.config.vocab_size, (batch, length), device=device)
+def make_variants(shape: str, batch: int, rank: int) -> dict[str, Callable[[], None]]:
+    """A training step of each kind, all on the same networks."""
+    pipe = load_pipeline(shape, FAST)
+    networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
+    for seed, model in enumerate(networks.values()):
+        add_lora(model, rank, seed)
+    raise_trained(networks)
+    optimizer = torch.optim.AdamW(trainable(networks), lr=1e-4)
+    schedule, (latents, tokens) = noise_schedule(pipe), make_data(pipe, SIZES[shape], batch)["train"]
+    noise, timesteps = torch.randn_like(latents), torch.randint(0, 1000, (batch,))
 
     def backward() -> None:
-        states = text_encoder(tokens).last_hidden_state
-        nn.functional.mse_loss(unet(latents, timesteps, states).sample, noise).backward()
+        denoising_loss(networks, schedule, latents, tokens, noise, timesteps).backward()
 
     idle = SeLoRA(networks, optimizer, threshold=NEVER, interval=NEVER)
     active = SeLoRA(networks, optimizer, threshold=NEVER, interval=1)
     two_passes = TwoPasses(networks)
 
-    def plain(step: int) -> None:
+    def plain() -> None:
         backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    def selora(step: int, controller: SeLoRA) -> None:
-        with controller.probe(step):
+    def selora(controller: SeLoRA) -> None:
+        with controller.probe(1):
             backward()
         optimizer.step()
         optimizer.zero_grad()
-        controller.expand(step)
+        controller.expand(1)
 
-    def second_pass(step: int) -> None:
+    def second_pass() -> None:
         backward()
         originals = two_passes.squares()
         optimizer.step()
         optimizer.zero_grad()
         two_passes.test(backward, originals)
 
-    variants = {
+    return {
         "plain LoRA": plain,
-        "SeLoRA, no probe": lambda step: selora(step, idle),
-        "SeLoRA, probe": lambda step: selora(step, active),
+        "SeLoRA, no probe": partial(selora, idle),
+        "SeLoRA, probe": partial(selora, active),
         "two passes": second_pass,
     }
-    times = {name: [] for name in variants}
-    for step in range(1, steps + 4):
-        names = list(variants)
-        for name in names[step % 4 :] + names[: step % 4]:
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            started = time.perf_counter()
-            variants[name](step)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if step > 3:  # the first ones warm up
-                times[name].append(time.perf_counter() - started)
-    return times
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=20, help="steps of each variant")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rank", type=int, default=1)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
-    networks = {name: model.to(options.device) for name, model in load_networks(options.rank).items()}
-    for name, model in networks.items():
-        total = sum(p.numel() for p in model.parameters())
-        print(
-            f"{name}: {total:,} parameters, {trainable_parameters(model):,} of LoRA in {len(lora_layers(model))} layers"
-        )
-    times = {name: statistics.median(t) for name, t in step_times(networks, options.steps, options.batch).items()}
-    for name, seconds in times.items():
-        print(f"{name:18} {1000 * seconds:8.1f} ms   {seconds / times['plain LoRA']:.2f}")
+    options = arguments(__doc__, steps=(20, "of each variant"), batch=(8, "samples"), rank=(1, "of every layer"))
+    shape = pick_shape(options.shape)
+    seconds = in_turns(make_variants(shape, options.batch, options.rank), options.steps, warm_up=3)
+    rows = [(name, f"{1000 * s:.1f}", s / seconds["plain LoRA"]) for name, s in seconds.items()]
+    show(f"A training step, {shape} shape, {SIZES[shape]} px, batch {options.batch}", rows, ("step", "ms", "ratio"))
 
 
 if __name__ == "__main__":

@@ -3,24 +3,19 @@
 python benchmarks/sampling_speed.py --images 16 --steps 10
 """
 
-import argparse
 from functools import partial
 
-import torch
-from common import PROMPTS, SIZES, in_turns, load_pipeline, pick_shape, show
+from common import FAST, PROMPTS, SIZES, arguments, in_turns, load_pipeline, pick_shape, show
 
 from selora.sampling import SOLVERS, sample
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=SIZES)
-    parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=10, help="solver steps")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each variant")
-    options = parser.parse_args()
+    options = arguments(
+        __doc__, images=(8, "in a batch"), steps=(10, "of the solver"), rounds=(3, "turns of each variant")
+    )
     shape = pick_shape(options.shape)
-    pipe = load_pipeline(shape, "bf16" if torch.cuda.is_available() else "fp32")
+    pipe = load_pipeline(shape, FAST)
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(options.images)]
     how = {"size": SIZES[shape], "steps": options.steps, "guidance_scale": 2.0, "seed": 0}
     variants = {

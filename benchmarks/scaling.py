@@ -5,19 +5,16 @@
 Each row changes one thing of the first. Step times are of SeLoRA without and with a probe, in turns in one process.
 """
 
-import argparse
 import gc
 from functools import partial
 
 import torch
-from common import SIZES, in_turns, load_pipeline, make_data, pick_shape, show
+from common import FAST, NEVER, SIZES, arguments, in_turns, load_pipeline, make_data, pick_shape, show
 from peft import LoraConfig
 
 from selora import SeLoRA, linear_layers
 from selora.models import noise_schedule, peak_memory_mb, raise_trained, reset_peak_memory
 from selora.training import denoising_loss, trainable
-
-NEVER = 10**9  # an interval, and a threshold, that no step and no ratio reaches
 
 
 def measure(shape: str, share: float, rank: int, batch: int, size: int, rounds: int) -> tuple[int, float, float, float]:
@@ -26,7 +23,7 @@ def measure(shape: str, share: float, rank: int, batch: int, size: int, rounds: 
     share: of the linear layers of each network, spread evenly, that are adapted.
     """
     gc.collect()  # the last setting's networks
-    pipe = load_pipeline(shape, "bf16" if torch.cuda.is_available() else "fp32")
+    pipe = load_pipeline(shape, FAST)
     networks, layers = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}, 0
     for model in networks.values():
         names = linear_layers(model)[:: round(1 / share)]
@@ -53,10 +50,7 @@ def measure(shape: str, share: float, rank: int, batch: int, size: int, rounds: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=SIZES)
-    parser.add_argument("--rounds", type=int, default=5, help="steps of each kind")
-    options = parser.parse_args()
+    options = arguments(__doc__, rounds=(5, "steps of each kind"))
     shape = pick_shape(options.shape)
     start = {"share": 1.0, "rank": 4, "batch": 8, "size": SIZES[shape]}
     changes = [

@@ -8,14 +8,13 @@ are clipped, AdamW steps. The study's loop reads cached latents, and trains LoRA
 here it also runs with the recipe's layers, so that the difference is the loop's alone.
 """
 
-import argparse
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
-from common import SIZES, in_turns, load_pipeline, make_data, pick_shape, show
+from common import FAST, SIZES, arguments, in_turns, load_pipeline, make_data, pick_shape, show
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from torch import nn
@@ -56,7 +55,7 @@ def recipe(pipe: StableDiffusionPipeline, size: int, batch: int, steps: int) -> 
                 states = pipe.text_encoder(tokens).last_hidden_state
             noise = torch.randn_like(latents)
             timesteps = torch.randint(0, 1000, (batch,), device=device)
-            with autocast(networks):
+            with autocast(pipe.unet):
                 prediction = pipe.unet(schedule.add_noise(latents, noise, timesteps), timesteps, states).sample
             nn.functional.mse_loss(prediction.float(), noise.float()).backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -84,25 +83,19 @@ def study(pipe: StableDiffusionPipeline, method: Method, size: int, batch: int, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=SIZES)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=8, help="steps of a turn")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each variant")
-    options = parser.parse_args()
+    options = arguments(__doc__, batch=(8, "samples"), steps=(8, "of a turn"), rounds=(3, "turns of each variant"))
     shape = pick_shape(options.shape, on_cpu="reduced")
     sizes = SIZES[shape], options.batch, options.steps
-    fast = "bf16" if torch.cuda.is_available() else "fp32"  # bf16 is slower than fp32 on most CPUs
     variants = {
         "diffusers' recipe, U-Net, fp32": recipe(load_pipeline(shape), *sizes),
         "this loop, the same layers, fp32": study(load_pipeline(shape), UNetOnly({}, 0, 0), *sizes),
-        f"this loop, the same layers, {fast}": study(load_pipeline(shape, fast), UNetOnly({}, 0, 0), *sizes),
-        f"this loop, all linear layers of both networks, {fast}": study(
-            load_pipeline(shape, fast), make_method("lora", {}, 0, options.steps), *sizes
+        f"this loop, the same layers, {FAST}": study(load_pipeline(shape, FAST), UNetOnly({}, 0, 0), *sizes),
+        f"this loop, all linear layers of both networks, {FAST}": study(
+            load_pipeline(shape, FAST), make_method("lora", {}, 0, options.steps), *sizes
         ),
     }
-    if fast == "bf16":
-        variants["diffusers' recipe, U-Net, bf16"] = recipe(load_pipeline(shape, fast), *sizes)
+    if FAST == "bf16":
+        variants["diffusers' recipe, U-Net, bf16"] = recipe(load_pipeline(shape, FAST), *sizes)
     seconds = in_turns(variants, options.rounds)
     first = next(iter(seconds.values()))
     rows = [(name, options.batch * options.steps / s, first / s) for name, s in seconds.items()]

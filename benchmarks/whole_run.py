@@ -6,11 +6,9 @@ SeLoRA starts at rank 1 and, with a threshold of 1, grows every layer at every t
 that would take it beyond LoRA's rank. AdaLoRA starts at one and a half times the rank and ends at it on average.
 """
 
-import argparse
 import multiprocessing
 
-import torch
-from common import SIZES, load_pipeline, pick_shape, seconds_of, show
+from common import FAST, SIZES, arguments, load_pipeline, pick_shape, seconds_of, show
 from training_speed import study
 
 from selora.adapters import ranks
@@ -33,8 +31,7 @@ def method_of(name: str, rank: int, steps: int) -> Method:
 
 def measure(name: str, shape: str, batch: int, steps: int, rank: int) -> tuple[float, float, float]:
     """Seconds, peak memory in MB and the mean rank at the end of a run."""
-    precision = "bf16" if torch.cuda.is_available() else "fp32"
-    pipe = load_pipeline(shape, precision)
+    pipe = load_pipeline(shape, FAST)
     run = study(pipe, method_of(name, rank, steps), SIZES[shape], batch, steps)
     reset_peak_memory()
     seconds = seconds_of(run)
@@ -43,11 +40,7 @@ def measure(name: str, shape: str, batch: int, steps: int, rank: int) -> tuple[f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=SIZES)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rank", type=int, default=4)
-    options = parser.parse_args()
+    options = arguments(__doc__, batch=(8, "samples"), rank=(4, "at the end"))
     shape, steps = pick_shape(options.shape), INTERVAL * options.rank - 1
     found, rows = {}, []
     # a process each, so that none starts with the memory that another left behind

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,15 +9,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from selora.files import replacing
+
 
 def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], record: dict) -> None:
     """Write tensors and record so that a reader finds either the old file or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    save_file(
-        {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial, {"record": json.dumps(record)}
-    )
-    os.replace(partial, path)
+    whole = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with replacing(path) as partial:
+        save_file(whole, partial, {"record": json.dumps(record)})
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:

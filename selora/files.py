@@ -1,8 +1,10 @@
-"""Small records on disk, written so that a reader finds either the old file or the new one, whole."""
+"""Files on disk, written so that a reader finds either the old file or the new one, whole."""
 
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -15,7 +17,14 @@ def write_json(path: Path, record: dict) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text."""
+    with replacing(path) as partial:
+        partial.write_text(text)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` once all is written; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
+    yield partial
     os.replace(partial, path)

@@ -1,7 +1,6 @@
 """Images to latents and prompts to tokens, once for all runs."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from transformers import CLIPTokenizer
 from selora import processes
 from selora.checkpoint import hash_tensors
 from selora.data.common import Example, open_image
+from selora.files import replacing
 
 SHARD = 1024  # images in a file of latents: 13 MB at 224 pixels, and what an interruption costs at most
 
@@ -74,7 +74,6 @@ def cached_latents(vae: AutoencoderKL, examples: Sequence[Example], size: int, c
     weights = vae.state_dict().items()
     model = hash_tensors({k: v for k, v in weights if not k.startswith(("decoder", "post_quant_conv"))})
     model += repr((size, vae.config.scaling_factor)).encode()
-    cache.mkdir(parents=True, exist_ok=True)
     parts = [examples[start : start + SHARD] for start in range(0, len(examples), SHARD)]
     paths = [cache / f"latents-{hashlib.sha256(model + stamps(part)).hexdigest()[:16]}.npy" for part in parts]
     this = processes.state()
@@ -82,10 +81,10 @@ def cached_latents(vae: AutoencoderKL, examples: Sequence[Example], size: int, c
     for part, path in tqdm(share, desc="encode", mininterval=5):
         if path.exists():
             continue
-        partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npy")
         pictures = (load_images(part[i : i + batch_size], size) for i in range(0, len(part), batch_size))
-        np.save(partial, torch.cat([encode(vae, images, batch_size) for images in pictures]).numpy())
-        os.replace(partial, path)
+        latents = torch.cat([encode(vae, images, batch_size) for images in pictures])
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.save(file, latents.numpy())
     this.wait_for_everyone()
     return Latents(paths)
 

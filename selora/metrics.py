@@ -11,9 +11,8 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-ALONE = {
-    "sync_on_compute": False
-}  # of several processes only the main one scores: torchmetrics must not wait for others
+# Of several processes only the main one scores: torchmetrics must not wait for the others.
+ALONE = {"sync_on_compute": False}
 
 
 class _Identity(nn.Module):

@@ -19,10 +19,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def load_base(name: str, precision: str = "fp32") -> StableDiffusionPipeline:
-    """A Stable Diffusion pipeline on this process's device, from a folder or a hub id.
+    """A Stable Diffusion pipeline from a folder of the repository or a hub id, put where `place` says.
 
-    Its U-Net and text encoder are in a precision (a key of DTYPES). The autoencoder is in fp32 always: in bf16 its
-    pictures would have steps of two grey levels.
+    precision: a key of DTYPES.
 
     Raises:
         FileNotFoundError: where it is neither, with what to do.
@@ -49,11 +48,17 @@ def load_base(name: str, precision: str = "fp32") -> StableDiffusionPipeline:
     predicted = pipe.scheduler.config.prediction_type
     if predicted not in ("epsilon", "v_prediction"):
         raise ValueError(f"base model '{name}' predicts {predicted}: only epsilon and v_prediction can be trained")
+    place(pipe, precision)
+    return pipe
+
+
+def place(pipe: StableDiffusionPipeline, precision: str) -> None:
+    """Bring a pipeline to this process's device, its U-Net and text encoder to a precision. The autoencoder is in fp32
+    always: in bf16 its pictures would have steps of two grey levels."""
     pipe.to(processes.state().device, torch.float32)
     for model in (pipe.unet, pipe.text_encoder):
         model.to(DTYPES[precision])
     pipe.unet.to(memory_format=torch.channels_last)  # a tenth faster
-    return pipe
 
 
 def raise_trained(networks: Mapping[str, nn.Module]) -> None:
@@ -70,9 +75,8 @@ def raise_trained(networks: Mapping[str, nn.Module]) -> None:
                 module.cast_input_dtype_enabled = False
 
 
-def autocast(networks: Mapping[str, nn.Module]) -> torch.autocast:
-    """Run the networks in the precision of their frozen weights, what is trained included."""
-    unet = networks["unet"]
+def autocast(unet: UNet2DConditionModel) -> torch.autocast:
+    """Run a U-Net and a text encoder in the precision of the U-Net's frozen weights, what is trained included."""
     return torch.autocast(unet.device.type, unet.dtype, enabled=unet.dtype != torch.float32)
 
 

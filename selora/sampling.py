@@ -50,7 +50,7 @@ def sample(
     parts = torch.arange(len(prompts)).split(batch_size)[this.process_index :: this.num_processes]
     made = []
     for part in tqdm(parts, desc="sample", mininterval=5):
-        with autocast({"unet": pipe.unet, "text_encoder": pipe.text_encoder}):
+        with autocast(pipe.unet):
             latents = pipe(
                 [prompts[i] for i in part],
                 height=size,

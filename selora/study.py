@@ -104,6 +104,8 @@ def execute(
 
     this = processes.state()
     pipe = models.load_base(profile.base_model, profile.precision)
+    if this.is_main_process:  # before hours of training, since one may be missing
+        judges = make_judges(profile.encoder, profile.clip, profile.classifier, pipe.device)
     if profile.gradient_checkpointing:
         pipe.unet.enable_gradient_checkpointing()
     networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
@@ -170,7 +172,6 @@ def execute(
     if trained["expansions"]:
         pd.DataFrame(trained["expansions"]).to_csv(folder / "expansions.csv", index=False, float_format=DIGITS)
     save_images(images, [e.id for e in scored], folder / "samples")
-    judges = make_judges(profile.encoder, profile.clip, profile.classifier, pipe.device)
     real, bounds = reference_figures(pipe.vae, reference, scored, other, judges, profile.sampling_batch, CACHE)
     found, replicates, table = figures(images, scored, groups, real, judges)
     table.to_csv(folder / "scores.csv", index=False, float_format=DIGITS)

@@ -1,6 +1,6 @@
 """One run from the shell: python -m selora.train --profile quick --dataset iu-drr --method selora --seed 0
 
-Over several processes: accelerate launch --num_processes 4 -m selora.train ...
+Over several GPUs: accelerate launch --multi_gpu --num_processes 4 -m selora.train ...
 """
 
 import argparse

@@ -46,7 +46,7 @@ def denoising_loss(
     Diffusion 2). latents and noise (B, 4, h, w), tokens (B, 77), timesteps (B,)."""
     device = networks["unet"].device
     latents, tokens, noise, timesteps = (t.to(device) for t in (latents, tokens, noise, timesteps))
-    with autocast(networks):
+    with autocast(networks["unet"]):
         states = networks["text_encoder"](tokens).last_hidden_state  # (B, 77, width)
         prediction = networks["unet"](schedule.add_noise(latents, noise, timesteps), timesteps, states).sample
     velocity = schedule.config.prediction_type == "v_prediction"

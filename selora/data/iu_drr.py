@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from . import reports
-from .common import RENDERED, SPLITS, DataError, Example, check_split
+from .common import RENDERED, SPLITS, DataError, Example, check_split, read_table
 
 
 def load(split: str, root: Path | None = None) -> list[Example]:
@@ -44,8 +43,7 @@ def read_cases(folder: Path) -> list[dict[str, str]]:
     table = folder / "cases.csv"
     if not table.is_file():
         raise DataError(f"Table {table} is missing. Give the folder that holds {folder.name}, or restore it with git.")
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(table, ("split",))
     listed = {next(iter(row.values())): row["split"] for row in rows}
     for case, split in listed.items():
         if split not in SPLITS:

@@ -23,7 +23,7 @@ class EVA(LoRA):
     def inspect(self, networks: Mapping[str, nn.Module], batches: Iterable[dict[str, torch.Tensor]]) -> None:
         def forward(model: nn.Module, batch: dict[str, torch.Tensor]) -> None:
             batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            with autocast(networks):
+            with autocast(networks["unet"]):
                 states = networks["text_encoder"](batch["tokens"]).last_hidden_state
                 if model is networks["unet"]:
                     model(batch["latents"], batch["timesteps"], states)
