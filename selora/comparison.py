@@ -68,3 +68,22 @@ def marks(runs: pd.DataFrame, name: str) -> dict[str, str]:
         nearest = BETTER[name] * (high if BETTER[name] > 0 else low)  # the interval's better end
         found[method] = "best" if method == best else "tied" if nearest >= 0 else ""
     return found
+
+
+def differences(runs: pd.DataFrame, method: str, others: Sequence[str]) -> pd.DataFrame:
+    """`difference` of a method from each of some others, one row per data set, other method and figure.
+
+    Columns: dataset, less (the other method), figure, difference, low, high, and better: of how many seeds that both
+    have the method is the better one, as '2 of 3'. Methods without runs, and figures without a value, have no row.
+    """
+    rows = []
+    for dataset, own in runs.groupby("dataset", sort=False):
+        first = own[own.method == method]
+        for other in others:
+            pairs = first.merge(own[own.method == other], on="seed", suffixes=("", "_other"))
+            for name, sign in BETTER.items():
+                value, low, high = difference(first, own[own.method == other], name)
+                if not np.isnan(value):
+                    wins = (sign * (pairs[name] - pairs[f"{name}_other"]) > 0).sum()
+                    rows.append((dataset, other, name, value, low, high, f"{wins} of {len(pairs)}"))
+    return pd.DataFrame(rows, columns=["dataset", "less", "figure", "difference", "low", "high", "better"])

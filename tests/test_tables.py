@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selora.comparison import difference, marks
+from selora.comparison import difference, differences, marks
 from selora.files import write_json
 from selora.replicates import DRAWS
 from selora.tables import ablation_runs, collect, table1, write_table1
@@ -141,6 +141,15 @@ def test_higher_is_better_for_the_clip_score():
     rows = [("lora", 21.0, drawn + 21), ("selora", 20.0, drawn + 20), ("sora", 20.5, 20.5 - 2 * drawn)]
     runs = pd.DataFrame([{"method": m, "seed": 0, "clip": c, "bootstrap": {"clip": d.tolist()}} for m, c, d in rows])
     assert marks(runs, "clip") == {"lora": "best", "selora": "", "sora": "tied"}
+
+
+def test_differences_count_the_seeds_where_the_method_is_better_by_the_figures_own_sign(compared):
+    table = differences(collect(compared), "selora", ["lora", "dylora", "vera"]).set_index(["less", "figure"])
+    assert table.loc[("lora", "kid"), ["difference", "low", "high"]].tolist() == pytest.approx([0.1, 0.1, 0.1])
+    assert table.loc[("lora", "kid"), "better"] == "0 of 3"  # a higher KID is worse
+    assert table.loc[("dylora", "kid"), "better"] == "0 of 1"  # one common seed
+    assert differences(collect(compared), "base", ["selora"]).set_index("figure").loc["kid", "better"] == "1 of 1"
+    assert "vera" not in table.index.get_level_values("less")
 
 
 def test_runs_from_before_there_were_replicates_have_a_difference_without_interval(folder):
