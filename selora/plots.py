@@ -47,21 +47,25 @@ def loss_curves(histories: Mapping[str, pd.DataFrame], window: int = 20) -> Figu
     return figure
 
 
-def score_bars(runs: pd.DataFrame) -> Figure:
-    """KID of every method beside its data set's floor and ceiling; a logarithmic axis, since they span decades."""
-    datasets = list(dict.fromkeys(runs.dataset))
+def kid_points(runs: pd.DataFrame) -> Figure:
+    """KID of every run: a point for each seed, a bar at their mean, beside the data set's floor and ceiling."""
+    datasets, methods = list(dict.fromkeys(runs.dataset)), list(dict.fromkeys(runs.method))
     figure, axes = plt.subplots(
-        1, len(datasets), figsize=(3.6 * len(datasets), 3.2), squeeze=False, layout="constrained"
-    )
+        1, len(datasets), figsize=(4.5 * len(datasets), 1.2 + 0.25 * len(methods)), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
     for axis, dataset in zip(axes[0], datasets, strict=True):
         rows = runs[runs.dataset == dataset]
-        sns.barplot(rows, x="method", y="kid", ax=axis, color="tab:blue", errorbar="sd")
         for name, style in (("floor", ":"), ("ceiling", "--")):
-            value = rows.iloc[0][name]["kid"]
-            axis.axhline(max(value, 1e-5), color="0.4", linestyle=style, label=f"{name} {1000 * value:.1f}e-3")
-        axis.set(title=f"{dataset}, n = {rows.n.iloc[0]}", ylabel="KID (log scale)", xlabel="", yscale="log")
-        axis.tick_params(axis="x", rotation=60)  # up to 15 methods
-        axis.legend(fontsize=7)
+            value = 1000 * rows.iloc[0][name]["kid"]
+            axis.axvline(value, color="0.5", linestyle=style, zorder=0, label=f"{name} {value:.1f}")
+        place = rows.method.map(methods.index)
+        means = 1000 * rows.groupby(place).kid.mean()
+        axis.vlines(means, means.index - 0.3, means.index + 0.3, color="tab:blue")
+        axis.scatter(1000 * rows.kid, place, s=16, color="tab:blue", alpha=0.6, linewidth=0)
+        axis.set(title=f"{dataset}, {rows.n.iloc[0]} images", xlabel="KID x 1000\n← better", yticks=range(len(methods)))
+        axis.set(yticklabels=methods, ylim=(len(methods) - 0.4, -0.6))
+        axis.legend(fontsize=7, loc="lower right")
     sns.despine(figure)
     return figure
 
