@@ -101,8 +101,9 @@ def caption(runs: pd.DataFrame) -> str:
         "its value on the reference images (the floor's row). Finding AUROC: mean over the findings that 8 or more of "
         "the prompts have, of a classifier's scores against what the prompts say; 0.5 is chance. U-Net and text "
         "encoder: trainable parameters of the weights scored, as a share of adapter and base together. "
+        "Training: seconds by the clock, whatever else the machine was doing. "
         "Peak memory: of the whole run, sampling and scoring included. "
-        f"Base model: {settings['base_model']}."
+        f"Base model: {settings['base_model']}. Runs made at commit {', '.join(sorted(set(runs.commit)))}."
     )
 
 

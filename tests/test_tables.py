@@ -27,6 +27,7 @@ def write_run(results, method: str, seed: int, kid: float, bootstrap: dict) -> N
         "reference": {"clip": 31.0, "findings": [{"finding": "nodule", "auroc": 0.9}]},
         "unet_params": 10 + seed, "text_encoder_params": 5, "unet_pct": 0.5, "text_encoder_pct": 0.25,
         "unet_mean_rank": 2.0, "text_encoder_mean_rank": 1.5, "train_seconds": 3.0, "peak_memory_mb": 100.0,
+        "commit": "abc",
         "settings": {
             "encoder": "efficientnet-lite0", "guidance_scale": 2.0, "sampling_steps": 15, "prompt_dropout": 0.1,
             "base_model": "data/mini-sd", "clip": "data/mini-clip",
