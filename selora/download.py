@@ -45,7 +45,9 @@ def fetch(name: str, folder: Path = RAW) -> None:
     except DataError as error:
         raise DataError(f"{error} {by_hand}") from error
     if lacking := missing(source, folder):
-        raise DataError(f"{name} is incomplete: {'; '.join(lacking)}. {by_hand}")
+        unpacked = " and ".join(str(folder / archive.folder) for archive in source.archives)
+        anew = f"Remove {unpacked} and run the command again to fetch it anew. " if unpacked else ""
+        raise DataError(f"{name} is incomplete: {'; '.join(lacking)}. {anew}{by_hand}")
     print(f"{name} is in {folder}")
 
 

@@ -1,5 +1,6 @@
 """Where the runs of a grid are made: here, one after the other, or on a Ray cluster, one GPU a run."""
 
+import os
 from pathlib import Path
 
 from selora.methods import NEEDS, named
@@ -47,13 +48,14 @@ def make_on_ray(profile: Profile, runs: list[Run], results: Path) -> None:
     resources = {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
     # a worker that has made its run ends, and with it what it held of the GPU
     task = ray.remote(max_calls=1, max_retries=RETRIES, **resources)(make_by_command)
+    root = profile.data_root or os.environ.get("SELORA_DATA")  # workers have the cluster's environment, not this one
     made = {}
     needed = {(d, NEEDS[named(m)[0]], s) for d, m, s in runs if named(m)[0] in NEEDS}  # in time, and once
     for dataset, method, seed in sorted(dict.fromkeys([*runs, *needed]), key=lambda names: named(names[1])[0] in NEEDS):
         first = made.get((dataset, NEEDS.get(named(method)[0]), seed))
         arguments = ["--profile", profile.name, "--dataset", dataset, "--method", method, "--seed", str(seed)]
         arguments += ["--results", str(results.resolve())]
-        arguments += ["--data-root", str(Path(profile.data_root).resolve())] if profile.data_root else []
+        arguments += ["--data-root", str(Path(root).resolve())] if root else []
         made[dataset, method, seed] = task.remote(arguments, first)
     try:
         ray.get(list(made.values()))

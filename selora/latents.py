@@ -90,11 +90,14 @@ def cached_latents(vae: AutoencoderKL, examples: Sequence[Example], size: int, c
 
 
 def stamps(examples: Sequence[Example]) -> bytes:
-    """Name, size and time of change of each example's image file; a missing file counts as one of no size."""
+    """Id, and name, size and time of change of the image file of each example; a missing file counts as one of no size.
+
+    Names, sizes and times alone may all agree: archives of uncompressed images in one folder per patient have such.
+    """
     stamped = []
-    for path in (example.path for example in examples):
-        stat = path.stat() if path.is_file() else None
-        stamped.append((path.name, stat and (stat.st_size, stat.st_mtime_ns)))
+    for example in examples:
+        stat = example.path.stat() if example.path.is_file() else None
+        stamped.append((example.id, example.path.name, stat and (stat.st_size, stat.st_mtime_ns)))
     return repr(stamped).encode()
 
 

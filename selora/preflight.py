@@ -39,7 +39,10 @@ def missing_models(profile: Profile) -> list[str]:
             whole = on_hub(name, file)
         if not whole:
             how = f"python -m selora.download {source[0]}" if source else f"hf download {name}, or another {setting}"
-            missing.append(f"the model {name} ({setting}) is no whole folder, nor can the hub be asked for it: {how}")
+            missing.append(
+                f"the model {name} ({setting}) is no whole folder, nor can the hub be asked for it: {how} "
+                f"(one that lies elsewhere: name its folder as {setting} in the profile)"
+            )
     return missing
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from selora.data import DataError, Example, load_examples
+from selora.data import SPLITS, DataError, Example, load_examples
 from selora.files import write_json
 from selora.methods import NEEDS
 from selora.profiles import REPOSITORY, Profile
@@ -48,6 +48,8 @@ def run(profile: Profile, dataset: str, method: str, seed: int, results: Path = 
         "clip_weights": fingerprint(REPOSITORY / profile.clip),
         "classifier_weights": fingerprint(REPOSITORY / "data" / profile.classifier),
     }
+    if not dataset.endswith("-drr"):  # those come with the repository; of the others anyone has his own
+        settings["data"] = hash_examples(dataset, profile.data_root or os.environ.get("SELORA_DATA"))
     if (folder / "settings.json").exists():
         check_settings(folder, json.loads((folder / "settings.json").read_text()), settings)
     if not (folder / "result.json").exists():
@@ -67,6 +69,14 @@ def fingerprint(folder: Path) -> str | None:
 
 
 @functools.cache
+def hash_examples(dataset: str, root: str | None) -> str:
+    """A short hash of all ids and prompts of a data set by split, so that a run on another folder's is not taken for
+    finished. Read once in a process: reading a large set takes seconds, and a study has dozens of runs."""
+    listed = [(split, e.id, e.prompt) for split in SPLITS for e in load_examples(dataset, split, root)]
+    return hashlib.sha256(repr(listed).encode()).hexdigest()[:12]
+
+
+@functools.cache
 def hash_files(files: tuple[tuple[Path, int], ...]) -> str:
     """A short hash of the contents of files, read anew only where a file's time of change is another."""
     digest = hashlib.sha256()
@@ -83,7 +93,7 @@ def check_settings(folder: Path, found: dict, wanted: dict) -> None:
     if differing:
         raise ValueError(
             f"{folder} was made with other settings ({'; '.join(differing)}): "
-            "move the folder away to run anew, or undo the change of the profile or the model"
+            "move the folder away to run anew, or undo the change of the profile, the model or the data"
         )
 
 

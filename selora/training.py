@@ -177,12 +177,13 @@ def train(
         losses.append(train_loss)
         done["history"].append({"step": step, "epoch": epoch + 1, "train_loss": None, "val_loss": None})
 
-        epoch_ends = position == per_epoch - 1 or step == steps
-        if epoch_ends and "val" in data:
+        last = step == steps
+        validated = "val" in data and (last or position == per_epoch - 1)
+        if validated:
             val_loss = done["history"][-1]["val_loss"] = validate()
             if method.settled(step) and (done["best_loss"] is None or val_loss < done["best_loss"]):
                 best, done["best_loss"], done["best_step"] = trained_tensors(networks), val_loss, step
-        if epoch_ends or step % checkpoint_interval == 0:
+        if validated or last or step % checkpoint_interval == 0:
             for row, value in zip(done["history"][-len(losses) :], torch.stack(losses).tolist(), strict=True):
                 row["train_loss"] = value
             losses.clear()

@@ -211,7 +211,7 @@ def test_what_lies_there_is_not_fetched(tiny, server, tmp_path):
 
 def test_an_incomplete_folder_is_named_and_left_alone(tiny, server, tmp_path):
     (tmp_path / "pictures").mkdir()
-    with pytest.raises(DataError, match=r"incomplete: pictures/\*.png: 0 of 3.*example.org/page"):
+    with pytest.raises(DataError, match=r"incomplete: pictures/\*.png: 0 of 3. Remove .*pictures and .*example.org"):
         download.fetch("tiny", tmp_path)
     assert (tmp_path / "pictures").is_dir()
 

@@ -37,6 +37,9 @@ def test_narrowing_keeps_the_rest():
     [
         ({"images": 0}, "images is 0"),
         ({"steps": {}}, "no steps for data set 'iu-drr'"),
+        ({"sampling_batch": 0}, "sampling_batch is 0"),
+        ({"resolution": 300}, "resolution is 300, but .* choose a multiple of 8"),
+        ({"method_settings": {"full": {"learning_rate": "1e-5"}}}, "full's learning_rate is '1e-5'; write it as"),
         ({"method_settings": {"selora": {"lambda": 1.1}}}, "unknown setting of selora 'lambda': choose from rank, thr"),
     ],
 )
@@ -48,11 +51,20 @@ def test_values_that_cannot_work_are_refused(changes, message):
 def test_a_run_is_determined_by_its_own_settings_only():
     """Other methods' settings, and where data or checkpoints lie, must not make a finished run stale."""
     profile = load_profile("smoke")
-    other = replace(profile, method_settings={"selora": {"threshold": 2.0}}, seeds=[1, 2], data_root="elsewhere")
+    other = replace(
+        profile, method_settings={"selora": {"threshold": 2.0, "interval": 3}}, seeds=[1, 2], data_root="elsewhere"
+    )
     assert profile.run_settings("iu-drr", "lora") == other.run_settings("iu-drr", "lora")
     assert profile.run_settings("iu-drr", "selora") != other.run_settings("iu-drr", "selora")
     faster = replace(profile, learning_rate=1.0)
     assert profile.run_settings("iu-drr", "lora") != faster.run_settings("iu-drr", "lora")
+
+
+def test_a_run_too_short_for_a_single_test_is_refused():
+    profile = replace(load_profile("smoke"), steps={"other": 5}, method_settings={"selora": {"interval": 6}})
+    for method in ("selora", "selora-random"):
+        with pytest.raises(ValueError, match="selora would never grow: its interval is 6, and iu-drr gets 5 steps"):
+            profile.run_settings("iu-drr", method)
 
 
 def test_a_data_set_that_is_not_named_takes_the_steps_of_others():

@@ -3,6 +3,7 @@ here; and a run on each."""
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from selora import scores, study
 from selora.data import SPLITS, DataError, common, load_examples, mesh, reports
 from selora.data.common import RENDERED
 from selora.data.views import frontal_images
+from selora.files import write_json
 from selora.profiles import load_profile
 
 REPORTS = 150  # of each made-up IU set, with findings and a frontal image
@@ -284,6 +286,7 @@ def test_imagefolder_refuses_a_row(folder, row, message):
         ("metadata.csv", "file,text\na.png,x\n", "has no column 'file_name', only file, text"),
         ("metadata.csv", b"file_name,text\na.png,caf\xe9\n", "cannot be read .* in UTF-8"),
         ("metadata.jsonl", '{"file_name": "a.png", "text": "x"}\n{"file_name"', "Line 2 of .*jsonl is no JSON"),
+        ("metadata.jsonl", '{"file_name": "a.png", "text": "gr\xf6\xdfe"}'.encode("latin-1"), "no JSON in UTF-8"),
         ("metadata.jsonl", '{"file_name": "a.png", "text": null}', "Line 1 of .*jsonl is no object with file_name and"),
         ("other.csv", "", "No metadata.csv or metadata.jsonl in"),
     ],
@@ -331,6 +334,31 @@ def test_a_run_on_each_kind_of_data(layout, dataset, method, request, tmp_path_f
     scored = [e.id for e in load_examples(dataset, "test", root)][:6]
     assert sorted(path.name for path in (run / "samples").iterdir()) == sorted(f"{name}.png" for name in scored)
     assert (run / "pytorch_lora_weights.safetensors").is_file()
+
+
+def test_a_run_on_another_folder_is_not_taken_for_finished(folder, tmp_path):
+    """Nor one whose texts were edited."""
+    profile = load_profile("smoke", datasets="imagefolder", data_root=str(folder))
+    made = study.run_folder(profile, "imagefolder", "lora", 0, tmp_path / "results")
+    found = study.hash_examples("imagefolder", str(folder))
+    write_json(made / "settings.json", {"data": found})
+    other = folder.parent / "other"
+    shutil.copytree(folder, other)
+    assert study.hash_examples("imagefolder", str(other)) == found
+    rows = pd.read_csv(other / "metadata.csv", keep_default_na=False)
+    rows.assign(text=rows.text + " Normal.").to_csv(other / "metadata.csv", index=False)
+    study.hash_examples.cache_clear()
+    with pytest.raises(ValueError, match=rf"data: {found} -> .*undo the change of .* the data"):
+        study.run(replace(profile, data_root=str(other)), "imagefolder", "lora", 0, tmp_path / "results")
+
+
+def test_json_lines_keep_signs_that_look_like_line_ends(folder):
+    rows = pd.read_csv(folder / "metadata.csv", keep_default_na=False).to_dict("records")
+    rows[0]["text"] = "Clear.\u2028Normal."
+    (folder / "metadata.csv").unlink()
+    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    found = [e for part in splits("imagefolder", folder).values() for e in part]
+    assert "Clear. Normal." in {e.prompt for e in found} and len(found) == 30
 
 
 def test_too_few_images_to_score_end_a_run_before_it_trains(folder, tmp_path):

@@ -1,5 +1,6 @@
 """Sampling and latents: an image depends on its own seed and prompt, not on the batch it was made in."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -81,6 +82,16 @@ def test_finished_shards_are_read_and_those_of_changed_images_made_again(encoded
     assert made == [2] and len(list(cache.iterdir())) == 4
     assert torch.equal(changed[torch.tensor([0, 1, 3, 4])], first[torch.tensor([0, 1, 3, 4])])
     assert not torch.equal(changed[2:3], first[2:3])
+
+
+def test_images_alike_in_name_size_and_time_are_told_apart(tmp_path):
+    """Uncompressed images in one folder per patient, out of an archive that gives all the same time."""
+    for patient, level in (("a", 1), ("b", 2)):
+        (tmp_path / patient).mkdir()
+        Image.fromarray(np.full((4, 4), level, dtype=np.uint8)).save(tmp_path / patient / "1.bmp")
+        os.utime(tmp_path / patient / "1.bmp", (0, 0))
+    a, b = ([Example(f"{patient}_1", tmp_path / patient / "1.bmp", "", ())] for patient in "ab")
+    assert latents.stamps(a) != latents.stamps(b)
 
 
 def test_processes_that_find_different_shards_encode_all(encoded, monkeypatch):

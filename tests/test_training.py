@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import Killed, run
 
+from selora import training
 from selora.adapters import ranks, trained_tensors
 from selora.methods import METHODS
 
@@ -48,3 +49,10 @@ def test_without_validation_images_the_last_weights_count(base, data, tmp_path):
     _, outcome = run(base, "lora", {"train": data["train"]}, tmp_path / "c.safetensors")
     assert outcome["best_step"] == 7
     assert outcome["best_loss"] is None
+
+
+def test_without_validation_an_epoch_writes_no_checkpoint(base, data, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(training, "save_checkpoint", lambda path, tensors, record: saved.append(record["step"]))
+    run(base, "lora", {"train": data["train"]}, tmp_path / "c.safetensors", checkpoint_interval=3)
+    assert saved == [3, 6, 7]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from codecs import BOM_UTF8
 from pathlib import Path
 
 from .common import FINDINGS, SPLITS, DataError, Example, check_split, given_folder, read_table
@@ -60,11 +61,14 @@ def find_table(folder: Path) -> Path:
 def read_lines(path: Path) -> list[dict]:
     """The rows of a JSON Lines file. Raises DataError for a line that is no object with file_name and text."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
+    # split at line feeds alone: texts may hold other signs that Python takes for the end of a line
+    for number, line in enumerate(path.read_bytes().removeprefix(BOM_UTF8).split(b"\n"), start=1):
         try:
-            row = json.loads(line) if line.strip() else None
-        except json.JSONDecodeError as error:
-            raise DataError(f"Line {number} of {path} is no JSON ({error}). Write one object per line.") from error
+            row = json.loads(line.decode()) if line.strip() else None
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise DataError(
+                f"Line {number} of {path} is no JSON in UTF-8 ({error}). Write one object per line."
+            ) from error
         if row is not None:
             if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("file_name", "text")):
                 raise DataError(f"Line {number} of {path} is no object with file_name and text. Add what is missing.")
@@ -83,7 +87,7 @@ def read_row(folder: Path, table: Path, row: dict) -> Example:
     if not text:
         raise DataError(f"Image {name} in {table} has no text. Add it, or remove the row.")
     named = row.get("findings") or ()
-    findings = tuple(str(part).strip() for part in (named.split(";") if isinstance(named, str) else named))
+    findings = tuple(str(n).strip() for n in (named if isinstance(named, (list, tuple)) else str(named).split(";")))
     for finding in findings:
         if finding not in FINDINGS:
             raise DataError(f"Image {name} in {table} has finding {finding!r}. Choose from: {', '.join(FINDINGS)}.")
@@ -95,7 +99,7 @@ def named_splits(table: Path, rows: list[dict], examples: list[Example]) -> dict
     """The examples as the column `split` says. Raises DataError for an unknown split."""
     parts = {split: [] for split in SPLITS}
     for row, example in zip(rows, examples, strict=True):
-        if row.get("split") not in parts:
+        if str(row.get("split")) not in parts:
             raise DataError(
                 f"Image {row['file_name']} in {table} has split {row.get('split')!r}. Choose from: {', '.join(SPLITS)}."
             )

@@ -62,10 +62,10 @@ class Profile:
         check_choices("method", [*self.methods, *self.one_seed, *self.method_settings], METHODS)
         for method, settings in self.method_settings.items():
             check_choices(f"setting of {method}", list(settings), METHODS[method][1])
+            self.check_rate(f"{method}'s learning_rate", settings.get("learning_rate", self.learning_rate))
         check_choices("precision", [self.precision], ("fp32", "bf16"))
         check_choices("solver", [self.solver], SOLVERS)
-        if not isinstance(self.learning_rate, float):
-            raise ValueError(f"profile {self.name}: learning_rate is {self.learning_rate!r}; write it as 3.0e-3")
+        self.check_rate("learning_rate", self.learning_rate)
         for name in self.datasets:
             if name not in self.steps and "other" not in self.steps:
                 raise ValueError(f"profile {self.name} gives no steps for data set '{name}': add it under 'steps'")
@@ -76,15 +76,26 @@ class Profile:
             "checkpoint_interval",
             "images",
             "sampling_steps",
+            "sampling_batch",
             "accumulation",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"profile {self.name}: {name} is {getattr(self, name)}, but must be 1 or more")
+        if self.resolution % 8:
+            raise ValueError(
+                f"profile {self.name}: resolution is {self.resolution}, but the autoencoder halves pictures three "
+                "times: choose a multiple of 8"
+            )
         if self.batch_size % self.accumulation:
             raise ValueError(
                 f"profile {self.name}: batch_size {self.batch_size} cannot be cut into {self.accumulation} equal "
                 "parts: choose an accumulation that divides it"
             )
+
+    def check_rate(self, what: str, value: object) -> None:
+        """Raise ValueError for a learning rate that YAML reads as text, as it does 1e-4."""
+        if not isinstance(value, float):
+            raise ValueError(f"profile {self.name}: {what} is {value!r}; write it as 3.0e-3")
 
     def seeds_of(self, method: str) -> list[int]:
         """The seeds that a method is run with; the ablation's runs have the first alone."""
@@ -101,15 +112,15 @@ class Profile:
             if f.name not in NOT_OF_A_RUN and getattr(self, f.name) != f.default
         }
         base, changed = named(method)
+        steps = self.steps[dataset if dataset in self.steps else "other"]
+        own = METHODS[base][1] | self.method_settings.get(base, {}) | changed
+        if own.get("interval", 1) > steps:
+            raise ValueError(
+                f"profile {self.name}: {base} would never grow: its interval is {own['interval']}, and {dataset} gets "
+                f"{steps} steps"
+            )
         needs = {"needs": self.run_settings(dataset, NEEDS[base])["method"]} if base in NEEDS else {}
-        return (
-            settings
-            | needs
-            | {
-                "steps": self.steps[dataset if dataset in self.steps else "other"],
-                "method": METHODS[base][1] | self.method_settings.get(base, {}) | changed,
-            }
-        )
+        return settings | needs | {"steps": steps, "method": own}
 
 
 def check_choices(what: str, names: list[str], choices) -> None:
