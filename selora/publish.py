@@ -1,7 +1,8 @@
 """What of a profile's results is kept in the repository: python -m selora.publish quick
 
 Tables, figures, index.html, every run's records, and the executed notebooks without their pictures, which stand in
-`figures/`; no weights, no samples, and no figure that shows a data set whose terms forbid passing it on.
+`figures/`; no weights, no samples, no scores of single images, and no figure that shows a data set whose terms forbid
+passing it on.
 """
 
 import shutil
@@ -18,7 +19,10 @@ from selora.profiles import REPOSITORY
 from selora.study import RESULTS
 
 NOT_PASSED_ON = tuple(name for name in DATASETS if not name.endswith("-drr"))  # the real sets, and the user's own
-KEPT = ("table1.*", "audit.*", "figures/*.png", "runs/*/*/*/*.json", "runs/*/*/*/*.csv")
+KEPT = (  # of dozens of runs; SeLoRA's tests are what the study is about
+    *("table1.*", "audit.csv", "figures/*.png", "runs/*/*/*/*.json", "runs/*/*/*/history.csv", "runs/*/*/*/ranks.csv"),
+    "runs/*/selora/*/expansions.csv",
+)
 
 
 def publish(folder: Path, target: Path) -> None:
