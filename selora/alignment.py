@@ -9,6 +9,7 @@ from torch import nn
 from torchmetrics.multimodal import CLIPScore
 from transformers import CLIPModel, CLIPProcessor
 
+from selora.metrics import ALONE
 from selora.profiles import REPOSITORY
 
 
@@ -54,7 +55,7 @@ def clip_metric(name: str) -> CLIPScore:
             f"CLIP '{name}' is neither a folder in {REPOSITORY} nor a model that can be fetched now: check the "
             "profile's clip, or fetch it first with `hf download`"
         ) from error
-    return CLIPScore(lambda: (_Towers(model), _Processor(processor)), sync_on_compute=False)
+    return CLIPScore(lambda: (_Towers(model), _Processor(processor)), **ALONE)
 
 
 def clip_scores(metric: CLIPScore, images: np.ndarray, prompts: Sequence[str]) -> torch.Tensor:

@@ -80,9 +80,10 @@ def differences(runs: pd.DataFrame, method: str, others: Sequence[str]) -> pd.Da
     for dataset, own in runs.groupby("dataset", sort=False):
         first = own[own.method == method]
         for other in others:
-            pairs = first.merge(own[own.method == other], on="seed", suffixes=("", "_other"))
+            second = own[own.method == other]
+            pairs = first.merge(second, on="seed", suffixes=("", "_other"))
             for name, sign in BETTER.items():
-                value, low, high = difference(first, own[own.method == other], name)
+                value, low, high = difference(first, second, name)
                 if not np.isnan(value):
                     wins = (sign * (pairs[name] - pairs[f"{name}_other"]) > 0).sum()
                     rows.append((dataset, other, name, value, low, high, f"{wins} of {len(pairs)}"))

@@ -1,8 +1,8 @@
 """Where the runs of a grid are made: here, one after the other, or on a Ray cluster, one GPU a run."""
 
-import os
 from pathlib import Path
 
+from selora.data.common import named_root
 from selora.methods import NEEDS, named
 from selora.profiles import Profile, check_choices
 from selora.study import run, run_folder
@@ -48,7 +48,7 @@ def make_on_ray(profile: Profile, runs: list[Run], results: Path) -> None:
     resources = {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
     # a worker that has made its run ends, and with it what it held of the GPU
     task = ray.remote(max_calls=1, max_retries=RETRIES, **resources)(make_by_command)
-    root = profile.data_root or os.environ.get("SELORA_DATA")  # workers have the cluster's environment, not this one
+    root = named_root(profile.data_root)  # workers have the cluster's environment, not this one
     made = {}
     needed = {(d, NEEDS[named(m)[0]], s) for d, m, s in runs if named(m)[0] in NEEDS}  # in time, and once
     for dataset, method, seed in sorted(dict.fromkeys([*runs, *needed]), key=lambda names: named(names[1])[0] in NEEDS):

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from selora.data import SPLITS, DataError, Example, load_examples
+from selora.data import NOT_SHIPPED, SPLITS, DataError, Example, load_examples
+from selora.data.common import named_root
 from selora.files import write_json
 from selora.methods import NEEDS
 from selora.profiles import REPOSITORY, Profile
@@ -48,8 +49,8 @@ def run(profile: Profile, dataset: str, method: str, seed: int, results: Path = 
         "clip_weights": fingerprint(REPOSITORY / profile.clip),
         "classifier_weights": fingerprint(REPOSITORY / "data" / profile.classifier),
     }
-    if not dataset.endswith("-drr"):  # those come with the repository; of the others anyone has his own
-        settings["data"] = hash_examples(dataset, profile.data_root or os.environ.get("SELORA_DATA"))
+    if dataset in NOT_SHIPPED:  # everyone has his own
+        settings["data"] = hash_examples(dataset, named_root(profile.data_root))
     if (folder / "settings.json").exists():
         check_settings(folder, json.loads((folder / "settings.json").read_text()), settings)
     if not (folder / "result.json").exists():

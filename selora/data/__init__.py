@@ -16,7 +16,9 @@ DATASETS = {
     "imagefolder": imagefolder.load,
 }
 
-__all__ = ["DATASETS", "FINDINGS", "SPLITS", "DataError", "Example", "load_examples", "open_image"]
+NOT_SHIPPED = tuple(name for name in DATASETS if not name.endswith("-drr"))  # the real sets, and the user's own
+
+__all__ = ["DATASETS", "FINDINGS", "NOT_SHIPPED", "SPLITS", "DataError", "Example", "load_examples", "open_image"]
 
 
 def load_examples(name: str, split: str, root: Path | None = None) -> list[Example]:

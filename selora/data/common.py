@@ -101,12 +101,17 @@ def to_8_bits(values: np.ndarray) -> np.ndarray:
     return np.uint8(np.rint((values - values.min()) / (float(np.ptp(values)) or 1.0) * 255))
 
 
+def named_root(root: Path | str | None) -> Path | str | None:
+    """The folder of the real sets that was named: `root`, else what the environment variable SELORA_DATA names."""
+    return root or os.environ.get("SELORA_DATA")
+
+
 def given_folder(root: Path | None, get_it: str) -> Path:
-    """The folder of the real sets: `root`, else what the environment variable SELORA_DATA names, else data/raw.
+    """The folder of the real sets: `named_root`, else data/raw.
 
     Raises DataError, which ends with `get_it`, where it is not there.
     """
-    folder = Path(root or os.environ.get("SELORA_DATA") or RAW)
+    folder = Path(named_root(root) or RAW)
     if not folder.is_dir():
         raise DataError(f"Folder {folder.resolve()} is not there. {get_it}")
     return folder
