@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# Half precision pays on a GPU, and on a CPU with matrix units (AMX); on others it is three times slower.
+HALF = DEVICE.type == "cuda" or torch.cpu._is_amx_tile_supported()
 WARMUP = 200  # steps; Adam's first estimates are poor
 
 
@@ -69,7 +71,7 @@ def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor, lr: float, ste
 
 
 def autocast() -> torch.autocast:
-    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda")
+    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=HALF)
 
 
 def to_tensor(pictures: np.ndarray) -> torch.Tensor:
