@@ -35,7 +35,7 @@ run_all: env
 	    -p profile "$(PROFILE)" -p datasets "$(DATASETS)" -p methods "$(METHODS)"
 
 publish: env
-	.venv/bin/python -m selora.publish $(PROFILE)
+	.venv/bin/python -m selora.study.report.publish $(PROFILE)
 
 test: env
 	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

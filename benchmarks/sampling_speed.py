@@ -7,7 +7,7 @@ from functools import partial
 
 from common import FAST, PROMPTS, SIZES, arguments, in_turns, load_pipeline, pick_shape, show
 
-from selora.sampling import SOLVERS, sample
+from selora.diffusion.sampling import SOLVERS, sample
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from selora import linear_layers
+from selora.diffusion.loop import look_batches, train
 from selora.methods import make_method
-from selora.training import look_batches, train
 
 torch.set_num_threads(1)  # models this small only wait for a second thread
 
@@ -29,7 +29,7 @@ WORDS = 77  # CLIP's context
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The file that takes half of the time goes first, so that two processes (`make test`) end together."""
-    items.sort(key=lambda item: item.path.name != "test_study.py")
+    items.sort(key=lambda item: item.path.name != "test_run.py")
 
 
 def tiny_unet() -> UNet2DConditionModel:

@@ -27,8 +27,14 @@ METHODS = {
     # other adapters, at LoRA's rank or size
     "dora": ("lora.LoRA", {"rank": 4, "options": {"use_dora": True}}),
     "rslora": ("lora.LoRA", {"rank": 4, "options": {"use_rslora": True}}),
-    "loha": ("other.PeftAdapter", {"config": "LoHaConfig", "r": 2, "alpha": 2}),  # four factors: as many as LoRA r 4
-    "vera": ("other.PeftAdapter", {"config": "VeraConfig", "r": 64, "learning_rate": 1e-2}),  # trains vectors only
+    "loha": (
+        "peft_adapter.PeftAdapter",
+        {"config": "LoHaConfig", "r": 2, "alpha": 2},
+    ),  # four factors: as many as LoRA r 4
+    "vera": (
+        "peft_adapter.PeftAdapter",
+        {"config": "VeraConfig", "r": 64, "learning_rate": 1e-2},
+    ),  # trains vectors only
     "qlora": ("qlora.QLoRA", {"rank": 4}),
 }
 

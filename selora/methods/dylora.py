@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from selora.adapters import ADAPTER, all_lora_layers, resize
+from selora.diffusion.loop import generator
 from selora.methods.lora import LoRA
-from selora.training import generator
 
 
 class DyLoRA(LoRA):

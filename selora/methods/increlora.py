@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from selora.adapters import ADAPTER, add_lora, all_lora_layers, orthogonality, resize
+from selora.diffusion.loop import generator
 from selora.expansion import carry_state
 from selora.methods.gates import add_gates, fold_gates
 from selora.methods.lora import LoRA
-from selora.training import generator
 
 RESERVED = 1e-5  # the reserve's gate: its output is next to nothing, its gradients are not zero
 SPREAD = 0.02  # standard deviation of new entries, the released code's

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from selora.adapters import ADAPTER, add_lora, draw_row
+from selora.diffusion.loop import generator
 from selora.expansion import SeLoRA
 from selora.methods.lora import LoRA
-from selora.training import generator
 
 
 class RandomGrowth(LoRA):

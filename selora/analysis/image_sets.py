@@ -1,0 +1,52 @@
+"""One data set as the controls need it: all its images, and what the methods made of its prompts."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from selora.data import SPLITS, load_examples
+from selora.data.example import Example
+from selora.diffusion.latents import load_images
+from selora.study.profiles import Profile
+from selora.study.run import reference_and_others, run_folder
+
+MOST = 16  # images of a split for each scored one: all of them in quick, a few in smoke
+
+
+@dataclass(frozen=True)
+class Material:
+    """All images of a set (N, H, W, 3) uint8; places in it; and the runs of the profile's first seed, by method."""
+
+    examples: list[Example]
+    images: np.ndarray
+    test: np.ndarray  # of the scored images: the reference
+    train: np.ndarray
+    others: np.ndarray  # as many training images, drawn at random: the floor
+    generated: dict[str, np.ndarray]  # images (n, H, W, 3) uint8 for the scored images' prompts
+    results: dict[str, dict]  # what stands in result.json
+
+    @property
+    def prompts(self) -> list[str]:
+        """Of the scored images."""
+        return [self.examples[i].prompt for i in self.test]
+
+
+def load_material(profile: Profile, dataset: str, results: Path) -> Material:
+    """A data set, and the finished runs on it; methods without one are left out."""
+    most = MOST * profile.images
+    splits = {split: load_examples(dataset, split, profile.data_root)[:most] for split in SPLITS}
+    examples = [example for found in splits.values() for example in found]
+    places = {example.id: place for place, example in enumerate(examples)}
+    scored, others = reference_and_others(splits["test"], splits["train"], profile.images)
+    test, train, other = ([places[e.id] for e in part] for part in (scored, splits["train"], others))
+    generated, records = {}, {}
+    for method in profile.methods:
+        folder = run_folder(profile, dataset, method, profile.seeds[0], results)
+        if (folder / "result.json").exists():
+            records[method] = json.loads((folder / "result.json").read_text())
+            files = [folder / "samples" / f"{e.id}.png" for e in scored]
+            generated[method] = load_images([Example(f.stem, f, "", ()) for f in files], profile.resolution)
+    images = load_images(examples, profile.resolution)
+    return Material(examples, images, np.array(test), np.array(train), np.array(other), generated, records)

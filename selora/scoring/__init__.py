@@ -1,0 +1,1 @@
+"""Figures of generated images: encoders, classifiers and metrics, none of which knows another."""
