@@ -19,8 +19,9 @@ from torch import nn
 
 from selora import SeLoRA
 from selora.adapters import ADAPTER, add_lora, all_lora_layers, draw_row, set_weights
-from selora.diffusion.base import noise_schedule, raise_trained
+from selora.diffusion.base import noise_schedule
 from selora.diffusion.loop import denoising_loss, trainable
+from selora.diffusion.machine import raise_trained
 from selora.expansion import append_rank
 from selora.fisher import fi_ratio
 

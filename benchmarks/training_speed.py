@@ -19,9 +19,10 @@ from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from torch import nn
 
-from selora.diffusion.base import autocast, noise_schedule, raise_trained
+from selora.diffusion.base import noise_schedule
 from selora.diffusion.latents import tokenize
 from selora.diffusion.loop import train
+from selora.diffusion.machine import autocast, raise_trained
 from selora.diffusion.method import Method
 from selora.methods import make_method
 from selora.methods.lora import LoRA

@@ -12,7 +12,7 @@ from common import FAST, SIZES, arguments, load_pipeline, pick_shape, seconds_of
 from training_speed import study
 
 from selora.adapters import ranks
-from selora.diffusion.base import peak_memory_mb, reset_peak_memory
+from selora.diffusion.machine import peak_memory_mb, reset_peak_memory
 from selora.diffusion.method import Method
 from selora.methods import make_method
 

@@ -32,7 +32,8 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 
 from selora.data import Example, load_examples, open_image
 from selora.files import DATA, RAW
-from selora.scoring.classifier import LABELS, SIZE, Classifier
+from selora.scoring.classifier import SIZE, Classifier
+from selora.scoring.labels import LABELS
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "base_model"))
 from pretrain_loop import DEVICE, autocast, descend, load, row, save, steps, write_log  # noqa: E402

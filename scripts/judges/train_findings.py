@@ -28,7 +28,8 @@ from tqdm import trange
 
 from selora.data import DataError, Example, iu_reports, load_examples, open_image
 from selora.files import DATA
-from selora.scoring.classifier import CLASSIFIER, LABELS, SIDED, SIZE, Classifier, label_matrix, to_input
+from selora.scoring.classifier import CLASSIFIER, SIZE, Classifier, label_matrix, to_input
+from selora.scoring.labels import LABELS, SIDED
 
 EPOCHS, BATCH = 16, 32  # more epochs gain nothing that shows
 LR = 3e-3  # at its highest; high, since the epochs are few

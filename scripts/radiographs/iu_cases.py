@@ -79,7 +79,7 @@ def from_term(term: str, text: str, rng: np.random.Generator) -> list[Finding] |
     side = next((s for s in ("left", "right") if s in qualifiers), "both" if "bilateral" in qualifiers else "")
     side = {"middle": "right", "lingula": "left"}.get(zone, side) or ("left" if "retrocardiac" in qualifiers else "")
     severity = 0 if {"mild", "small", "borderline"} & {*qualifiers} else 2 if {"severe", "large"} & {*qualifiers} else 1
-    name = findings.finding(term)
+    name = findings.of_term(term)
 
     if name is None:
         return [] if head.strip() in UNSEEN or head.strip() in findings.NAMES else None

@@ -10,11 +10,12 @@ from PIL import Image, ImageFilter
 from torch import nn
 from torchmetrics.multimodal import CLIPScore
 
-from selora.analysis.image_sets import Material
+from selora.analysis.image_sets import ImageSets
 from selora.diffusion.latents import decode, encode
-from selora.scoring.classifier import LABELS, SIDED, finding_scores, label_matrix
+from selora.scoring.classifier import finding_scores, label_matrix
 from selora.scoring.clip import clip_scores
 from selora.scoring.encoders import Encoder, features
+from selora.scoring.labels import LABELS, SIDED
 from selora.scoring.metrics import auroc, bootstrap, fid, kid
 from selora.scoring.score import distances
 
@@ -80,45 +81,45 @@ def bias_curve(reference: torch.Tensor, sizes: Sequence[int], draws: int, seed: 
 
 
 def ladder(
-    material: Material, found: torch.Tensor, other_set: torch.Tensor, encoder: Encoder, vae: AutoencoderKL
+    sets: ImageSets, found: torch.Tensor, other_set: torch.Tensor, encoder: Encoder, vae: AutoencoderKL
 ) -> pd.DataFrame:
-    """`scores.distances` of everything there is against the reference images, best first in expectation.
+    """`score.distances` of everything there is against the reference images, best first in expectation.
 
     Args:
         found: features (N, F) of all images of the set; other_set: of another data set.
         vae: the base's autoencoder, for the ceiling.
     """
-    reference = found[material.test]
-    rebuilt = decode(vae, encode(vae, material.images[material.test], 25), 25)
+    reference = found[sets.test]
+    rebuilt = decode(vae, encode(vae, sets.images[sets.test], 25), 25)
     rungs = {
-        "floor: other images of the set": found[material.others],
+        "floor: other images of the set": found[sets.others],
         "ceiling: its images through the autoencoder": features(encoder, rebuilt),
-        **{method: features(encoder, images) for method, images in material.generated.items()},
+        **{method: features(encoder, images) for method, images in sets.generated.items()},
         "the other data set": other_set,
     }
     return pd.DataFrame({name: distances(reference, rung) for name, rung in rungs.items()}).T
 
 
-def findings_table(material: Material) -> pd.DataFrame:
+def findings_table(sets: ImageSets) -> pd.DataFrame:
     """AUROC of each finding on the reference, its reconstruction and every method's images, from the runs' results.
 
     Columns: images, finding, n, auroc, low, high.
     """
-    if not material.results:
+    if not sets.results:
         return pd.DataFrame()
-    any_run = next(iter(material.results.values()))
-    told = {"reference": any_run["reference"], "reconstruction": any_run["ceiling"], **material.results}
+    any_run = next(iter(sets.results.values()))
+    told = {"reference": any_run["reference"], "reconstruction": any_run["ceiling"], **sets.results}
     return pd.DataFrame([{"images": name, **record} for name, run in told.items() for record in run["findings"]])
 
 
-def flips(material: Material, classifier: nn.Module) -> pd.DataFrame:
+def flips(sets: ImageSets, classifier: nn.Module) -> pd.DataFrame:
     """Left or right? AUROC of the difference of a finding's two sided scores, among reference images that show it on
     one side only; and the same on their mirror images, whose sides are wrong.
 
     A sided score by itself hardly tells: it is high for the finding on either side, and many findings are on both.
     Columns: finding, left and right (images), as they are, mirrored.
     """
-    shown, images = [material.examples[i] for i in material.test], material.images[material.test]
+    shown, images = [sets.examples[i] for i in sets.test], sets.images[sets.test]
     labels = label_matrix([e.findings for e in shown], [e.places for e in shown])
     seen = [finding_scores(classifier, np.ascontiguousarray(i)) for i in (images, images[:, :, ::-1])]
     rows = []
@@ -132,17 +133,17 @@ def flips(material: Material, classifier: nn.Module) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["finding", "left", "right", "as they are", "mirrored"])
 
 
-def alignments(material: Material, clip: CLIPScore, seed: int = 0) -> pd.DataFrame:
+def alignments(sets: ImageSets, clip: CLIPScore, seed: int = 0) -> pd.DataFrame:
     """Mean CLIP score of the reference and of each method's images with their own prompts and with each other's.
 
     Columns: images, right, shuffled, and low and high of the difference's 95 % bootstrap interval.
     """
-    prompts = material.prompts
+    prompts = sets.prompts
     order = np.random.default_rng(seed).permutation(len(prompts))
     partner = np.empty_like(order)
     partner[order] = np.roll(order, 1)  # one long cycle: no image keeps its prompt
     rows = []
-    for name, images in {"reference": material.images[material.test], **material.generated}.items():
+    for name, images in {"reference": sets.images[sets.test], **sets.generated}.items():
         right = clip_scores(clip, images, prompts)
         wrong = clip_scores(clip, images, [prompts[i] for i in partner])
         low, high = bootstrap(lambda difference: difference.mean().item(), right - wrong)
@@ -150,24 +151,24 @@ def alignments(material: Material, clip: CLIPScore, seed: int = 0) -> pd.DataFra
     return pd.DataFrame(rows, columns=["images", "right", "shuffled", "low", "high"])
 
 
-def nearest(material: Material, found: torch.Tensor, encoder: Encoder) -> pd.DataFrame:
+def nearest(sets: ImageSets, found: torch.Tensor, encoder: Encoder) -> pd.DataFrame:
     """The training image nearest to each reference image and to each generated one, by the distance of their features.
 
     Images that were memorised lie nearer to the training set than new real ones do. Columns: images, image (place among
     them), train (place in the set), distance.
     """
     rows = []
-    generated = {method: features(encoder, images) for method, images in material.generated.items()}
-    for name, features_of in {"reference": found[material.test], **generated}.items():
-        distance, place = torch.cdist(features_of, found[material.train]).min(1)
-        rows += [(name, i, material.train[p], d.item()) for i, (d, p) in enumerate(zip(distance, place, strict=True))]
+    generated = {method: features(encoder, images) for method, images in sets.generated.items()}
+    for name, features_of in {"reference": found[sets.test], **generated}.items():
+        distance, place = torch.cdist(features_of, found[sets.train]).min(1)
+        rows += [(name, i, sets.train[p], d.item()) for i, (d, p) in enumerate(zip(distance, place, strict=True))]
     return pd.DataFrame(rows, columns=["images", "image", "train", "distance"])
 
 
-def closest_pairs(material: Material, table: pd.DataFrame, method: str, count: int = 6) -> dict[str, list[np.ndarray]]:
+def closest_pairs(sets: ImageSets, table: pd.DataFrame, method: str, count: int = 6) -> dict[str, list[np.ndarray]]:
     """The generated images of a method that lie nearest to a training image, and that image, as rows of pictures."""
     rows = table[table.images == method].nsmallest(count, "distance")
     return {
-        method: [material.generated[method][i] for i in rows.image],
-        "nearest in training": [material.images[i] for i in rows.train],
+        method: [sets.generated[method][i] for i in rows.image],
+        "nearest in training": [sets.images[i] for i in rows.train],
     }

@@ -1,6 +1,5 @@
-"""One data set as the controls need it: all its images, and what the methods made of its prompts."""
+"""The images that the controls compare: all of a data set, and what the methods made of its prompts."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,15 +7,16 @@ import numpy as np
 
 from selora.data import SPLITS, load_examples
 from selora.data.example import Example
-from selora.diffusion.latents import load_images
+from selora.data.pictures import load_images
 from selora.study.profiles import Profile
-from selora.study.run import reference_and_others, run_folder
+from selora.study.results import Run
+from selora.study.stages import reference_and_others
 
 MOST = 16  # images of a split for each scored one: all of them in quick, a few in smoke
 
 
 @dataclass(frozen=True)
-class Material:
+class ImageSets:
     """All images of a set (N, H, W, 3) uint8; places in it; and the runs of the profile's first seed, by method."""
 
     examples: list[Example]
@@ -33,7 +33,7 @@ class Material:
         return [self.examples[i].prompt for i in self.test]
 
 
-def load_material(profile: Profile, dataset: str, results: Path) -> Material:
+def load_image_sets(profile: Profile, dataset: str, results: Path) -> ImageSets:
     """A data set, and the finished runs on it; methods without one are left out."""
     most = MOST * profile.images
     splits = {split: load_examples(dataset, split, profile.data_root)[:most] for split in SPLITS}
@@ -43,10 +43,10 @@ def load_material(profile: Profile, dataset: str, results: Path) -> Material:
     test, train, other = ([places[e.id] for e in part] for part in (scored, splits["train"], others))
     generated, records = {}, {}
     for method in profile.methods:
-        folder = run_folder(profile, dataset, method, profile.seeds[0], results)
-        if (folder / "result.json").exists():
-            records[method] = json.loads((folder / "result.json").read_text())
-            files = [folder / "samples" / f"{e.id}.png" for e in scored]
+        run = Run(profile, dataset, method, profile.seeds[0], results)
+        if run.done:
+            records[method] = run.result()
+            files = run.samples([e.id for e in scored])
             generated[method] = load_images([Example(f.stem, f, "", ()) for f in files], profile.resolution)
     images = load_images(examples, profile.resolution)
-    return Material(examples, images, np.array(test), np.array(train), np.array(other), generated, records)
+    return ImageSets(examples, images, np.array(test), np.array(train), np.array(other), generated, records)

@@ -21,13 +21,15 @@ from tqdm import tqdm
 from selora.adapters import ADAPTER, linear_layers, trainable_parameters
 from selora.analysis.paper_numbers import released_layers
 from selora.data import load_examples
-from selora.diffusion.base import load_base, noise_schedule, raise_trained
+from selora.diffusion.base import load_base, noise_schedule
+from selora.diffusion.draws import BATCH, draw_batch, generator
 from selora.diffusion.latents import cached_latents, tokenize
-from selora.diffusion.loop import denoising_loss, generator, trainable
+from selora.diffusion.loop import denoising_loss, trainable
+from selora.diffusion.machine import raise_trained
 from selora.expansion import SeLoRA
 from selora.files import CACHE, REPOSITORY, write_text
+from selora.study.fingerprints import fingerprint
 from selora.study.profiles import Profile
-from selora.study.run import fingerprint
 
 PROBES = 6  # of each short training
 
@@ -148,15 +150,10 @@ def batch_maker(pipe: StableDiffusionPipeline, profile: Profile) -> Callable[[in
     tokens, empty = (tokenize(pipe.tokenizer, texts) for texts in ([e.prompt for e in examples], [""]))
 
     def make(seed: int, step: int) -> dict:
-        draw, size = generator(seed, 1, step), (profile.batch_size,)
-        part = torch.randint(len(latents), size, generator=draw)
-        dropped = torch.rand(*size, 1, generator=draw) < profile.prompt_dropout
-        return {
-            "latents": latents[part],
-            "tokens": torch.where(dropped, empty, tokens[part]),
-            "noise": torch.randn(latents[part].shape, generator=draw),
-            "timesteps": torch.randint(0, 1000, size, generator=draw),
-        }
+        draw = generator(seed, BATCH, step)
+        part = torch.randint(len(latents), (profile.batch_size,), generator=draw)
+        how = {"empty_tokens": empty, "prompt_dropout": profile.prompt_dropout}
+        return draw_batch(latents, tokens, part, draw, **how, order=("dropped", "noise", "timesteps"))
 
     return make
 

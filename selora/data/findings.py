@@ -1,10 +1,27 @@
-"""From the MeSH terms of an IU X-Ray report to the findings that the study names."""
+"""The findings that the study names, and how the MeSH terms of an IU X-Ray report become them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-NAMES = {
+FINDINGS = (
+    "normal",
+    "cardiomegaly",
+    "opacity",
+    "nodule",
+    "calcified granuloma",
+    "pleural effusion",
+    "atelectasis",
+    "hyperinflation",
+    "hypoinflation",
+    "scarring",
+    "scoliosis",
+    "device",
+    "cavity",
+    "miliary nodules",
+    "tuberculosis",
+)
+NAMES = {  # by the MeSH term's head
     "Cardiomegaly": "cardiomegaly",
     "Opacity": "opacity",
     "Airspace Disease": "opacity",
@@ -44,7 +61,7 @@ QUALIFIED = {  # terms that name a place, and only with a qualifier a finding
 OUTSIDE_THE_CHEST = {"humerus", "cervical vertebrae", "spine", "neck", "breast", "shoulder"}
 
 
-def finding(term: str) -> str | None:
+def of_term(term: str) -> str | None:
     """What one term with its qualifiers ('Opacity/lung/base/left') names, out of FINDINGS; None where it names none."""
     head, *qualifiers = term.split("/")
     for qualifier in qualifiers:
@@ -59,8 +76,8 @@ def finding(term: str) -> str | None:
     return "nodule" if round_shadow else name
 
 
-def findings(terms: Sequence[str]) -> tuple[str, ...]:
+def of_terms(terms: Sequence[str]) -> tuple[str, ...]:
     """The findings of a report's terms, each once, in their order; () where none of the terms has one."""
     if tuple(terms) == ("normal",):
         return ("normal",)
-    return tuple(dict.fromkeys(name for name in map(finding, terms) if name))
+    return tuple(dict.fromkeys(name for name in map(of_term, terms) if name))

@@ -7,7 +7,8 @@ from pathlib import Path
 from selora.files import DATA
 
 from . import iu_reports
-from .example import SPLITS, DataError, Example, check_split, read_table
+from .example import SPLITS, DataError, Example, check_split
+from .tables import read_table
 
 
 def load(split: str, root: Path | None = None) -> list[Example]:

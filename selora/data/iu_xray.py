@@ -18,10 +18,12 @@ import random
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from . import findings as mesh
-from .example import DataError, Example, check_split, given_folder, read_table
+from . import findings
+from .example import DataError, Example, check_split
+from .folders import given_folder
 from .iu_frontal import frontal_images
 from .iu_reports import clean, parse
+from .tables import read_table
 
 GET_IT = (
     "Get the IU X-Ray set from Open-i (python -m selora.data.fetch iu-xray) or from Kaggle (raddar, Chest X-rays "
@@ -101,7 +103,7 @@ def read_kaggle(folder: Path) -> list[Case]:
             if not path.is_file():
                 raise DataError(f"Image {path}, listed in {folder / PROJECTIONS}, is missing. Restore it.")
             terms = [term.strip() for term in reports[uid]["MeSH"].split(";")]
-            cases.append((uid, Example(name.split(".")[0], path, prompt, mesh.findings(terms))))
+            cases.append((uid, Example(name.split(".")[0], path, prompt, findings.of_terms(terms))))
     return cases
 
 
@@ -122,7 +124,7 @@ def read_openi(folder: Path, written: Path) -> list[Case]:
             if name in frontal:
                 if name not in images:
                     raise DataError(f"Image {name}.png, listed in {path}, is not in {folder.resolve()}. Restore it.")
-                found = mesh.findings(report.mesh)
+                found = findings.of_terms(report.mesh)
                 cases.append((report.id, Example(name, images[name], report.findings, found)))
     for name in sorted(set(images) - listed):
         raise DataError(f"Image {images[name]} is in no report in {written}. Restore its report, or remove the image.")

@@ -6,7 +6,8 @@ import random
 import re
 from pathlib import Path
 
-from .example import DataError, Example, check_split, given_folder
+from .example import DataError, Example, check_split
+from .folders import given_folder
 
 GET_IT = (
     "Get the Montgomery County set from the National Library of Medicine (python -m selora.data.fetch montgomery) "

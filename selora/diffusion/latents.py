@@ -10,17 +10,13 @@ from diffusers import AutoencoderKL
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
-from selora.data.example import Example, open_image
+from selora.data.example import Example
+from selora.data.pictures import load_images
 from selora.diffusion import machine
 from selora.diffusion.checkpoint import hash_tensors
 from selora.files import replacing
 
 SHARD = 1024  # images in a file of latents: 13 MB at 224 pixels, and what an interruption costs at most
-
-
-def load_images(examples: Sequence[Example], size: int) -> np.ndarray:
-    """All images of some examples, (N, size, size, 3) uint8; a broken one raises DataError with its name."""
-    return np.stack([np.asarray(open_image(example.path, size)) for example in examples])
 
 
 @torch.no_grad()

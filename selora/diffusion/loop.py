@@ -18,20 +18,13 @@ from tqdm import tqdm
 
 from selora.adapters import restore_tensors, trained_tensors
 from selora.diffusion import machine
-from selora.diffusion.base import autocast, raise_trained
 from selora.diffusion.checkpoint import load_checkpoint, save_checkpoint
+from selora.diffusion.draws import BATCH, ORDER, draw_batch, generator
 from selora.diffusion.latents import Latents
+from selora.diffusion.machine import autocast, raise_trained
 from selora.diffusion.method import Method
 
 CHECKED = 64  # training images that stand in where a data set has no validation images
-
-
-def generator(*numbers: int) -> torch.Generator:
-    """A CPU generator determined by a few small integers (a run's seed, a step, ...)."""
-    seed = 0
-    for number in numbers:
-        seed = (seed * 1_000_003 + number + 1) % 2**63
-    return torch.Generator().manual_seed(seed)
 
 
 def denoising_loss(
@@ -68,21 +61,6 @@ def validation_loss(
         loss = denoising_loss(networks, schedule, latents[part], tokens[part], noise[part], timesteps[part])
         total += loss.double() * len(part)
     return reduce(total, "sum").item() / len(latents)
-
-
-def look_batches(
-    latents: torch.Tensor | Latents, tokens: torch.Tensor, schedule: SchedulerMixin, seed: int
-) -> list[dict]:
-    """A few noisy batches, for methods that inspect the networks first: latents, timesteps, tokens of 32 samples."""
-    batches = []
-    for i in range(4):
-        draw = generator(seed, 8, i)
-        part = torch.randint(len(latents), (32,), generator=draw)
-        timesteps = torch.randint(0, 1000, (32,), generator=draw)
-        noise = torch.randn(latents[part].shape, generator=draw)
-        noisy = schedule.add_noise(latents[part], noise, timesteps)
-        batches.append({"latents": noisy, "timesteps": timesteps, "tokens": tokens[part]})
-    return batches
 
 
 def train(
@@ -155,19 +133,15 @@ def train(
     ):
         epoch, position = divmod(step - 1, per_epoch)
         if position == 0 or order is None:
-            order = torch.randperm(len(latents), generator=generator(seed, 0, epoch))
+            order = torch.randperm(len(latents), generator=generator(seed, ORDER, epoch))
         part = order[position * batch_size :][:batch_size]
-        draw = generator(seed, 1, step)
-        noise = torch.randn((batch_size, *latents.shape[1:]), generator=draw)
-        timesteps = torch.randint(0, 1000, (batch_size,), generator=draw)
-        dropped = torch.rand(batch_size, 1, generator=draw) < prompt_dropout
-        prompts = torch.where(dropped, empty_tokens, tokens[part])
+        draw = generator(seed, BATCH, step)
+        batch = draw_batch(latents, tokens, part, draw, empty_tokens=empty_tokens, prompt_dropout=prompt_dropout)
 
         train_loss = torch.zeros((), device=device)
         with method.around(step):
             for piece in pieces:
-                batch = latents[part[piece]], prompts[piece], noise[piece], timesteps[piece]
-                loss = denoising_loss(networks, schedule, *batch)
+                loss = denoising_loss(networks, schedule, **{name: whole[piece] for name, whole in batch.items()})
                 (method.loss(loss) / accumulation).backward()
                 train_loss += loss.detach() / accumulation
         machine.average([train_loss, *(p.grad for p in trainable(networks) if p.grad is not None)])

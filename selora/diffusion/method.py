@@ -2,10 +2,19 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What a method may read of the finished run that it builds on, of the same data set and seed."""
+
+    result: dict  # its result.json
+    expansions: list[dict]  # the records of all its tests, as `Method.after_step` returns them
 
 
 class Method:
@@ -15,13 +24,13 @@ class Method:
         settings: all settings of the method, by name.
         seed: of all its random choices.
         steps: of the run, for methods with a schedule.
-        earlier: folder of the finished run that the method builds on (`NEEDS`), of the same data set and seed.
+        earlier: the finished run that the method builds on, if it does (`methods.BUILDS_ON`).
     """
 
     trains = True  # False: the networks are scored as they are
     divisible = True  # False: a batch must go through the networks whole, in one process
 
-    def __init__(self, settings: dict, seed: int, steps: int, earlier: Path | None = None):
+    def __init__(self, settings: dict, seed: int, steps: int, earlier: Earlier | None = None):
         self.settings, self.seed, self.steps, self.earlier = settings, seed, steps, earlier
 
     def inspect(self, networks: Mapping[str, nn.Module], batches: Iterable[dict[str, torch.Tensor]]) -> None:

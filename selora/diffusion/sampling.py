@@ -2,28 +2,24 @@
 
 from collections.abc import Sequence
 
+import diffusers
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from diffusers import DPMSolverMultistepScheduler, PNDMScheduler, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from tqdm import tqdm
 
 from selora.diffusion import machine
-from selora.diffusion.base import autocast
+from selora.diffusion.draws import SOLVER, START, generator
 from selora.diffusion.latents import decode
-from selora.diffusion.loop import generator
-
-SOLVERS = {  # by their names in profiles
-    "sde-dpmsolver++": (DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True}),
-    "dpmsolver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True}),
-    "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
-}
+from selora.diffusion.machine import autocast
+from selora.diffusion.solvers import SOLVERS
 
 
 def starting_noise(pipe: StableDiffusionPipeline, count: int, size: int, seed: int) -> torch.Tensor:
     """Noise (count, 4, size / f, size / f), the i-th drawn from (seed, i) alone, whatever the method or batch."""
     shape = (pipe.unet.config.in_channels, size // pipe.vae_scale_factor, size // pipe.vae_scale_factor)
-    return torch.stack([torch.randn(shape, generator=generator(seed, 2, i)) for i in range(count)])
+    return torch.stack([torch.randn(shape, generator=generator(seed, START, i)) for i in range(count)])
 
 
 def sample(
@@ -43,8 +39,8 @@ def sample(
     those of Karras et al. (2022), closer together where little noise is left and detail is decided.
     """
     own, this = pipe.scheduler, machine.state()
-    scheduler, options = SOLVERS[solver]
-    pipe.scheduler = scheduler.from_config(own.config, **options)
+    chosen = SOLVERS[solver]
+    pipe.scheduler = getattr(diffusers, chosen.scheduler).from_config(own.config, **chosen.options)
     pipe.set_progress_bar_config(disable=True)
     noise = starting_noise(pipe, len(prompts), size, seed)
     parts = torch.arange(len(prompts)).split(batch_size)[this.process_index :: this.num_processes]
@@ -56,7 +52,7 @@ def sample(
                 height=size,
                 width=size,
                 latents=noise[part].to(pipe.device),
-                generator=[generator(seed, 3, int(i)) for i in part],
+                generator=[generator(seed, SOLVER, int(i)) for i in part],
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
                 output_type="latent",

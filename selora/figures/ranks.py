@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -161,13 +160,6 @@ def ranks_over_time(expansions: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def by_threshold(runs: pd.DataFrame, folder: Path) -> dict[float, pd.DataFrame]:
-    """The ranks of some of `tables.ablation_runs` in a results folder by threshold, of the first seed of each."""
-    first = runs.sort_values("seed").drop_duplicates("threshold")
-    files = {r.threshold: folder / "runs" / r.dataset / r.method / f"seed{r.seed}" for r in first.itertuples()}
-    return {threshold: pd.read_csv(file / "ranks.csv") for threshold, file in sorted(files.items())}
-
-
 def agreement(maps: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
     """Spearman's correlation of the ranks at any two thresholds, over the layers of each network."""
     networks = {
@@ -209,7 +201,7 @@ def ablation_curves(table: pd.DataFrame) -> Figure:
     """What a threshold costs and brings, a panel for each figure, a line for each data set.
 
     Args:
-        table: `tables.ablation_runs`.
+        table: `report.ablation.ablation_runs`.
     """
     table = table.sort_values("threshold")
     words = table.threshold.map("{:g}".format)  # evenly spaced: the thresholds crowd at 1

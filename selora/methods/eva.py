@@ -13,7 +13,7 @@ from peft.tuners.lora.eva import get_eva_state_dict
 from torch import nn
 
 from selora.adapters import ADAPTER, add_lora, linear_layers, lora_layers, resize
-from selora.diffusion.base import autocast
+from selora.diffusion.machine import autocast
 from selora.methods.lora import LoRA
 
 

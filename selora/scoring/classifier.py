@@ -11,17 +11,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from selora.data import FINDINGS
 from selora.files import DATA
 from selora.scoring.encoders import XRayDenseNet
+from selora.scoring.labels import LABELS
 
 CLASSIFIER = DATA / "mini-findings"
 SIZE = 128  # px, a side of the pictures it was trained on
-SIDED = ("opacity", "atelectasis", "pleural effusion", "nodule", "calcified granuloma", "scarring", "scoliosis")
-LABELS = (
-    *FINDINGS[1:12],  # those that iu-drr renders; the weights know this order
-    *(f"{name}, {side}" for name in SIDED for side in ("left", "right")),
-)
 
 
 # torchxrayvision's names, where it has one for what the study renders

@@ -1,8 +1,7 @@
 """Image encoders for FID, KID and their kin: small modules from uint8 images to features. They know no metric.
 
 Each takes (N, 3, H, W) uint8 of any size, gives (N, num_features) float32, and declares `num_features`, the `size` in
-pixels and the `input_range` it brings images to, and whether it can be had `offline`: from this repository or an
-installed package.
+pixels and the `input_range` it brings images to.
 """
 
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from selora.files import DATA
+from selora.scoring import SHIPPED
 
 MINI_CLIP = DATA / "mini-clip"
 
@@ -23,7 +23,6 @@ class Encoder(nn.Module):
     num_features: int
     size: int
     input_range: tuple[float, float]
-    offline: bool
 
     def freeze(self) -> None:
         self.eval().requires_grad_(False)
@@ -38,7 +37,7 @@ class Encoder(nn.Module):
 class EfficientNetLite0(Encoder):
     """EfficientNet-Lite0 with ImageNet weights that ship inside a package: no download. It is not Inception."""
 
-    num_features, size, input_range, offline = 1280, 224, (-1.0, 1.0), True
+    num_features, size, input_range = 1280, 224, (-1.0, 1.0)
 
     def __init__(self):
         super().__init__()
@@ -57,7 +56,7 @@ class EfficientNetLite0(Encoder):
 class MiniCLIP(Encoder):
     """The image tower of data/mini-clip, trained on rendered radiographs outside the study: an in-domain encoder."""
 
-    num_features, size, input_range, offline = 128, 128, (-1.0, 1.0), True
+    num_features, size, input_range = 128, 128, (-1.0, 1.0)
 
     def __init__(self):
         super().__init__()
@@ -73,7 +72,7 @@ class MiniCLIP(Encoder):
 class Inception(Encoder):
     """The Inception v3 of FID as torchmetrics has it, for figures that compare with other papers'."""
 
-    num_features, size, input_range, offline = 2048, 299, (0.0, 255.0), False
+    num_features, size, input_range = 2048, 299, (0.0, 255.0)
 
     def __init__(self):
         super().__init__()
@@ -92,7 +91,7 @@ class XRayDenseNet(Encoder):
     The weights of 'all' saw IU X-Ray and would flatter whatever was trained on it.
     """
 
-    num_features, size, input_range, offline = 1024, 224, (-1024.0, 1024.0), False
+    num_features, size, input_range = 1024, 224, (-1024.0, 1024.0)
 
     def __init__(self, source: str):
         super().__init__()
@@ -114,7 +113,7 @@ class XRayDenseNet(Encoder):
 class RadDino(Encoder):
     """Microsoft's RAD-DINO, a vision transformer trained on radiographs without labels."""
 
-    num_features, size, input_range, offline = 768, 518, (0.0, 1.0), False
+    num_features, size, input_range = 768, 518, (0.0, 1.0)
 
     def __init__(self):
         super().__init__()
@@ -165,12 +164,12 @@ def make_encoder(name: str) -> Encoder:
     try:
         return cls(*arguments)
     except (ImportError, OSError) as error:
-        if cls.offline:
+        if name in SHIPPED:
             raise
-        offline = ", ".join(key for key, (other, _) in ENCODERS.items() if other.offline)
+        shipped = ", ".join(key for key in ENCODERS if key in SHIPPED)
         raise RuntimeError(
             f"encoder '{name}' is not on this machine ({error}): install the extra with pip install -e '.[paper]' and "
-            f"go online once to fetch its weights, or choose one that needs no download: {offline}"
+            f"go online once to fetch its weights, or choose one that needs no download: {shipped}"
         ) from error
 
 

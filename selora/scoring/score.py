@@ -1,4 +1,4 @@
-"""All figures of one set of generated images, and what they are to be read beside: a floor and a ceiling."""
+"""All scores of one set of generated images, and what they are to be read beside: a floor and a ceiling."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from torchmetrics.multimodal import CLIPScore
 from selora.data.example import Example
 from selora.diffusion.checkpoint import hash_tensors, load_checkpoint, save_checkpoint
 from selora.diffusion.latents import decode, encode
-from selora.scoring.classifier import LABELS, finding_scores, label_matrix, make_classifier
+from selora.scoring.classifier import finding_scores, label_matrix, make_classifier
 from selora.scoring.clip import clip_metric, clip_scores
 from selora.scoring.encoders import Encoder, features, make_encoder
+from selora.scoring.labels import LABELS, counted
 from selora.scoring.metrics import fid, finding_auroc, kid, kid_error, ms_ssim_within, prdc
 from selora.scoring.resampling import replicates
-from selora.study.report.comparison import counted
 
 DIVERSITY = (6, 3)  # prompts, and images of each, for MS-SSIM: 18 images more to sample
 
@@ -31,7 +31,7 @@ class Judges:
 
     encoder: Encoder
     clip: CLIPScore
-    classifier: nn.Module  # of `findings.CLASSIFIERS`
+    classifier: nn.Module  # of `classifier.CLASSIFIERS`
 
 
 def make_judges(encoder: str, clip: str, classifier: str, device: torch.device) -> Judges:
@@ -65,13 +65,13 @@ def scores_and_labels(table: pd.DataFrame, examples: Sequence[Example]) -> tuple
     return torch.from_numpy(table[list(LABELS)].to_numpy(copy=True)), labels
 
 
-def prompt_figures(table: pd.DataFrame, examples: Sequence[Example]) -> dict:
+def score_prompts(table: pd.DataFrame, examples: Sequence[Example]) -> dict:
     """CLIP score and AUROC of each finding, from `by_image`'s table."""
     found = finding_auroc(*scores_and_labels(table, examples), list(LABELS))
     return {"clip": float(table["clip"].mean()), "findings": found}
 
 
-def reference_figures(
+def score_reference(
     vae: AutoencoderKL,
     reference: np.ndarray,
     examples: Sequence[Example],
@@ -80,7 +80,7 @@ def reference_figures(
     batch_size: int,
     cache: Path,
 ) -> tuple[torch.Tensor, dict]:
-    """Features of the reference images, and the figures that bound every method's; computed once per data set.
+    """Features of the reference images, and the scores that bound every method's; computed once per data set.
 
     Args:
         reference: images generated ones are compared with, (N, H, W, 3) uint8, and their examples.
@@ -89,8 +89,8 @@ def reference_figures(
 
     Returns:
         Features (N, F), and a record: floor, ceiling (each as `distances`; the ceiling is the autoencoder's
-        reconstruction of the reference, which no adapter of the denoiser can better; with `prompt_figures`), and
-        reference (`prompt_figures` of the reference images themselves).
+        reconstruction of the reference, which no adapter of the denoiser can better; with `score_prompts`), and
+        reference (`score_prompts` of the reference images themselves).
     """
     digest = hashlib.sha256(reference.tobytes() + others.tobytes() + repr(examples).encode())
     for module in (judges.encoder, judges.clip, judges.classifier, vae):
@@ -102,8 +102,8 @@ def reference_figures(
         record = {
             "floor": distances(real[: len(other)], other),
             "ceiling": distances(real, features(judges.encoder, rebuilt))
-            | prompt_figures(by_image(rebuilt, examples, judges), examples),
-            "reference": prompt_figures(by_image(reference, examples, judges), examples),
+            | score_prompts(by_image(rebuilt, examples, judges), examples),
+            "reference": score_prompts(by_image(reference, examples, judges), examples),
         }
         save_checkpoint(path, {"features": real}, record)
     tensors, record = load_checkpoint(path)
@@ -119,10 +119,10 @@ def cached_features(encoder: Encoder, images: np.ndarray, cache: Path) -> torch.
     return load_checkpoint(path)[0]["features"]
 
 
-def figures(
+def score(
     images: np.ndarray, examples: Sequence[Example], groups: np.ndarray, reference: torch.Tensor, judges: Judges
 ) -> tuple[dict, dict, pd.DataFrame]:
-    """All figures of generated images (N, H, W, 3) uint8, their `replicates`, and the table behind them, by image.
+    """All scores of generated images (N, H, W, 3) uint8, their `replicates`, and the table behind them, by image.
 
     Args:
         examples: whose prompts the images were made for.
@@ -130,7 +130,7 @@ def figures(
         reference: features (N, F) of the real images, those of the examples.
     """
     table, generated = by_image(images, examples, judges), features(judges.encoder, images)
-    found = distances(reference, generated) | prompt_figures(table, examples)
+    found = distances(reference, generated) | score_prompts(table, examples)
     columns = [LABELS.index(record["finding"]) for record in counted(found["findings"])]
     scores, labels = (values[:, columns] for values in scores_and_labels(table, examples))
     drawn = replicates(reference, generated, torch.from_numpy(table["clip"].to_numpy(copy=True)), scores, labels)

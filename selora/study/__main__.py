@@ -12,7 +12,8 @@ from selora.files import RESULTS
 from selora.methods import named
 from selora.study.preflight import check_needs
 from selora.study.profiles import check_choices, load_profile
-from selora.study.run import run, run_folder
+from selora.study.results import Run
+from selora.study.run import make_run
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -32,13 +33,14 @@ def main(arguments: list[str] | None = None) -> None:
         methods = named(args.method)[0]
         profile = load_profile(args.profile, datasets=args.dataset, methods=methods, data_root=args.data_root)
         check_needs(profile)
-        result = run(profile, args.dataset, args.method, args.seed, args.results)
+        run = Run(profile, args.dataset, args.method, args.seed, args.results)
+        result = make_run(run)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"selora: {error}")
     print(
         f"FID {result['fid']:.1f}  KID {result['kid']:.4f}  over {result['n']} images ({result['settings']['encoder']})"
     )
-    print(run_folder(profile, args.dataset, args.method, args.seed, args.results))
+    print(run.folder)
 
 
 if __name__ == "__main__":

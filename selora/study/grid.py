@@ -2,17 +2,15 @@
 
 from pathlib import Path
 
-from selora.data.example import named_root
-from selora.methods import NEEDS, named
-from selora.study.profiles import Profile, check_choices
-from selora.study.run import run, run_folder
+from selora.data.folders import named_root
+from selora.study.profiles import check_choices
+from selora.study.results import Run
+from selora.study.run import make_run
 
 RETRIES = 3  # of a run whose worker was lost; it goes on from its checkpoint
 
-Run = tuple[str, str, int]  # data set, method, seed
 
-
-def make_runs(profile: Profile, runs: list[Run], results: Path, executor: str = "local") -> list[dict]:
+def make_runs(runs: list[Run], executor: str = "local") -> list[dict]:
     """Make the runs that are missing; the result.json of all, in their order.
 
     Raises:
@@ -20,24 +18,24 @@ def make_runs(profile: Profile, runs: list[Run], results: Path, executor: str = 
         RuntimeError: where Ray is not installed, or a run failed on the cluster.
     """
     check_choices("executor", [executor], EXECUTORS)
-    missing = [r for r in runs if not (run_folder(profile, *r, results) / "result.json").exists()]
+    missing = [run for run in runs if not run.done]
     if missing:
-        EXECUTORS[executor](profile, missing, results)
-    return [run(profile, *names, results) for names in runs]
+        EXECUTORS[executor](missing)
+    return [make_run(run) for run in runs]
 
 
-def make_here(profile: Profile, runs: list[Run], results: Path) -> None:
+def make_here(runs: list[Run]) -> None:
     """One run after the other, in this process."""
-    for names in runs:
-        run(profile, *names, results)
+    for run in runs:
+        make_run(run)
 
 
-def make_on_ray(profile: Profile, runs: list[Run], results: Path) -> None:
+def make_on_ray(runs: list[Run]) -> None:
     """All runs at once on the Ray cluster at hand (RAY_ADDRESS; without it, this machine), each on a GPU of its own, or
     on a CPU where the cluster has no GPU. Each is `python -m selora.study`, with all its checks.
 
-    Every machine needs this environment and repository, and `results` on a disk that all share. A run that builds on
-    another (NEEDS) waits for it.
+    Every machine needs this environment and repository, and the results on a disk that all share. A run that builds on
+    another waits for it.
     """
     try:
         import ray
@@ -48,20 +46,26 @@ def make_on_ray(profile: Profile, runs: list[Run], results: Path) -> None:
     resources = {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
     # a worker that has made its run ends, and with it what it held of the GPU
     task = ray.remote(max_calls=1, max_retries=RETRIES, **resources)(make_by_command)
-    root = named_root(profile.data_root)  # workers have the cluster's environment, not this one
-    made = {}
-    needed = {(d, NEEDS[named(m)[0]], s) for d, m, s in runs if named(m)[0] in NEEDS}  # in time, and once
-    for dataset, method, seed in sorted(dict.fromkeys([*runs, *needed]), key=lambda names: named(names[1])[0] in NEEDS):
-        first = made.get((dataset, NEEDS.get(named(method)[0]), seed))
-        arguments = ["--profile", profile.name, "--dataset", dataset, "--method", method, "--seed", str(seed)]
-        arguments += ["--results", str(results.resolve())]
-        arguments += ["--data-root", str(Path(root).resolve())] if root else []
-        made[dataset, method, seed] = task.remote(arguments, first)
+    needed = [run.builds_on for run in runs if run.builds_on]
+    made = {}  # by folder: each once, and in time
+    for run in sorted([*runs, *needed], key=lambda run: run.builds_on is not None):
+        if run.folder not in made:
+            made[run.folder] = task.remote(arguments_of(run), made[run.builds_on.folder] if run.builds_on else None)
     try:
         ray.get(list(made.values()))
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", error)  # what the run itself raised, without the worker's traceback
         raise RuntimeError(f"a run failed on the cluster; finished ones stay, start again to go on. {cause}") from error
+
+
+def arguments_of(run: Run) -> list[str]:
+    """A run as arguments of `python -m selora.study`."""
+    root = named_root(run.profile.data_root)  # workers have the cluster's environment, not this one
+    return [
+        *("--profile", run.profile.name, "--dataset", run.dataset, "--method", run.method, "--seed", str(run.seed)),
+        *("--results", str(run.results.resolve())),
+        *(("--data-root", str(Path(root).resolve())) if root else ()),
+    ]
 
 
 def make_by_command(arguments: list[str], first: None) -> None:

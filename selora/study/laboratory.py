@@ -1,7 +1,5 @@
-"""Driving the numbered notebooks through papermill, and what they have in common."""
+"""What the numbered notebooks have in common: a profile's runs, made, read and shown."""
 
-import ast
-import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,39 +7,28 @@ from pathlib import Path
 from textwrap import fill
 
 import pandas as pd
-import papermill
 from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
-from nbclient.exceptions import DeadKernelError
-from tqdm import tqdm
+from PIL import Image
 
-from selora.data import load_examples
-from selora.data.example import Example, open_image
-from selora.figures import examples as chosen_examples
+from selora.data import SPLITS, load_examples
+from selora.data.example import Example
+from selora.data.pictures import open_image
 from selora.figures import pictures
-from selora.files import NOTEBOOKS, RESULTS
+from selora.figures.examples import PAPER_PROMPT, clearest, nearest_prompts
+from selora.figures.runs import loss_curves
+from selora.files import RESULTS
 from selora.methods import METHODS
-from selora.study.grid import EXECUTORS, Run, make_runs
+from selora.study.grid import EXECUTORS, make_runs
+from selora.study.notebooks import check_parameters
 from selora.study.profiles import Profile, check_choices, load_profile
-from selora.study.run import run_folder
+from selora.study.results import Run
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # text progress bars need no widgets
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # PEFT's use of transformers
 
 PUBLISHED = RESULTS / "published" / "mini"  # the reference results
-FIRST = ("base", "full", "lora", "dylora", "adalora", "selora")  # methods with a notebook of their own
-NEEDS = {  # a notebook without any of its methods is left out
-    "02_base": {"base"},
-    "03_full": {"full"},
-    "04_lora": {"lora"},
-    "05_dylora": {"dylora"},
-    "06_adalora": {"adalora"},
-    "07_selora": {"selora"},
-    "08_further": set(METHODS) - set(FIRST),
-    "09_lambda": {"selora"},
-    "10_rank_maps": {"selora"},
-}
 
 
 @dataclass(frozen=True)
@@ -57,9 +44,12 @@ class Study:
         return self.make(self.runs(methods))
 
     def runs(self, methods: Sequence[str]) -> list[Run]:
-        """The runs of some methods: data set, method, seed."""
-        datasets = self.profile.datasets
-        return [(d, m, s) for m in methods for d in datasets for s in self.profile.seeds_of(m)]
+        """The runs of some methods, of all data sets and seeds."""
+        return [self.named(d, m, s) for m in methods for d in self.profile.datasets for s in self.profile.seeds_of(m)]
+
+    def named(self, dataset: str, method: str, seed: int | None = None) -> Run:
+        """A run by its names; by default of the profile's first seed."""
+        return Run(self.profile, dataset, method, self.profile.seeds[0] if seed is None else seed, self.folder.parent)
 
     def run_ablation(self) -> pd.DataFrame:
         """Run SeLoRA at the profile's thresholds, skipping what is done; their main figures."""
@@ -71,7 +61,7 @@ class Study:
         datasets = [dataset for dataset in self.profile.datasets if dataset in chosen]
         own = METHODS["selora"][1] | self.profile.method_settings.get("selora", {})
         names = [f"selora@{threshold}" for threshold in self.profile.ablation if threshold != own["threshold"]]
-        return [(d, name, s) for d in datasets for name in names for s in self.profile.seeds_of(name)]
+        return [self.named(d, name, s) for d in datasets for name in names for s in self.profile.seeds_of(name)]
 
     def run_everything(self) -> None:
         """Make all runs of the profile at once, for an executor that has many machines."""
@@ -80,19 +70,14 @@ class Study:
 
     def make(self, runs: list[Run]) -> pd.DataFrame:
         """Make runs, skipping what is done; the main figures of each."""
-        results = make_runs(self.profile, runs, self.folder.parent, self.executor)
+        results = make_runs(runs, self.executor)
         rows = [{**r, "floor_fid": r["floor"]["fid"], "floor_kid": r["floor"]["kid"]} for r in results]
         shown = ["dataset", "method", "seed", "n", "fid", "floor_fid", "kid", "kid_error", "floor_kid", "clip"]
         return pd.DataFrame(rows, columns=[*shown, "best_step", "train_seconds"])
 
-    def run_folder(self, dataset: str, method: str, seed: int | None = None) -> Path:
-        """Where a run's files are; by default the profile's first seed's."""
-        seed = self.profile.seeds[0] if seed is None else seed
-        return run_folder(self.profile, dataset, method, seed, self.folder.parent)
-
     def finished(self, dataset: str) -> list[str]:
         """The profile's methods that were run on a data set."""
-        return [m for m in self.profile.methods if (self.run_folder(dataset, m) / "result.json").exists()]
+        return [method for method in self.profile.methods if self.named(dataset, method).done]
 
     def scored(self, dataset: str) -> list[Example]:
         """The test examples that were sampled and scored."""
@@ -111,7 +96,7 @@ class Study:
     def show_findings(self, figure: str) -> None:
         """Show the test examples with the clearest findings, and what each method made of their prompts."""
         for dataset in self.profile.datasets:
-            chosen = chosen_examples.clearest(dataset, self.scored(dataset))
+            chosen = clearest(dataset, self.scored(dataset))
             captions = [f"{finding.upper()}: {e.prompt}" for finding, e in chosen.items()]
             self.show_examples(dataset, list(chosen.values()), captions, self.finished(dataset), f"{figure}_{dataset}")
 
@@ -120,30 +105,29 @@ class Study:
         finished = [method for method in methods if method in self.finished(dataset)]
         names = [e.id for e in examples]
         rows = {self.reference(dataset): self.images(examples)}
-        rows |= {method: pictures.samples(self.run_folder(dataset, method), names) for method in finished}
+        rows |= {m: [Image.open(path) for path in self.named(dataset, m).samples(names)] for m in finished}
         self.show_grid(rows, captions, dataset, figure)
 
     def show_paper_prompt(self, dataset: str, count: int, figure: str) -> None:
         """Show what each method makes of the prompt of the paper's Fig. 2, below the images of the nearest reports."""
-        splits = ("train", "val", "test")
-        examples = [e for split in splits for e in load_examples(dataset, split, self.profile.data_root)]
-        nearest = chosen_examples.nearest_prompts(chosen_examples.PAPER_PROMPT, examples, count)
+        from selora.study.sample_run import sample_run  # it needs torch, which most notebooks do not
+
+        examples = [e for split in SPLITS for e in load_examples(dataset, split, self.profile.data_root)]
+        nearest = nearest_prompts(PAPER_PROMPT, examples, count)
         rows = {self.reference(dataset): self.images(nearest)}
         for method in self.finished(dataset):
-            images = chosen_examples.sample_run(
-                self.profile, self.run_folder(dataset, method), chosen_examples.PAPER_PROMPT, count
-            )
+            images = sample_run(self.named(dataset, method), PAPER_PROMPT, count)
             if images:
                 rows[method] = images
             else:
                 print(f"{method}: its weights are in PEFT's own format, which is not read here")
-        self.show_grid(rows, [e.prompt for e in nearest], f"{dataset}: “{chosen_examples.PAPER_PROMPT}”", figure)
+        self.show_grid(rows, [e.prompt for e in nearest], f"{dataset}: “{PAPER_PROMPT}”", figure)
 
     def show_grid(self, rows: dict, captions: list[str], title: str, figure: str) -> None:
         """Show and save rows of pictures."""
         grid = pictures.image_grid(rows, captions)
         grid.suptitle(fill(title, 24 * max(len(images) for images in rows.values())), fontsize=9)
-        display(pictures.save_figure(grid, self.folder, figure))
+        display(self.save(grid, figure))
 
     def reference(self, dataset: str) -> str:
         """What a data set's own images are called: only radiographs of people are 'real'."""
@@ -151,31 +135,30 @@ class Study:
 
     def loss_curves(self, methods: list[str], figure: str) -> Figure:
         """Training and validation loss of some methods on all data sets, where they were run."""
-        files = {
-            f"{method}, {dataset}": self.run_folder(dataset, method) / "history.csv"
+        histories = {
+            f"{method}, {dataset}": self.named(dataset, method).table("history")
             for dataset in self.profile.datasets
             for method in methods
+            if method in self.finished(dataset)
         }
-        histories = {title: pd.read_csv(path) for title, path in files.items() if path.exists()}
-        return pictures.save_figure(pictures.loss_curves(histories), self.folder, figure)
+        return self.save(loss_curves(histories), figure)
 
     def ranks(self, dataset: str, method: str = "selora") -> pd.DataFrame:
         """Ranks of a method's layers, of all its finished seeds: network, layer, kind, rank, seed."""
-        return self.over_seeds(dataset, method, "ranks.csv")
+        return self.over_seeds(dataset, method, "ranks")
 
     def expansions(self, dataset: str, method: str = "selora") -> pd.DataFrame:
         """A growing method's tests of layers, of all its finished seeds: expansions.csv with kind and seed."""
-        tests = self.over_seeds(dataset, method, "expansions.csv")
+        tests = self.over_seeds(dataset, method, "expansions")
         kinds = self.ranks(dataset, method)[["network", "layer", "kind"]].drop_duplicates()
         return tests.merge(kinds, on=["network", "layer"])
 
     def over_seeds(self, dataset: str, method: str, name: str) -> pd.DataFrame:
-        """One of a method's files of all its finished seeds in one table."""
-        folders = {seed: self.run_folder(dataset, method, seed) for seed in self.profile.seeds_of(method)}
-        done = {seed: folder for seed, folder in folders.items() if (folder / "result.json").exists()}
-        if not done:
+        """One of a method's tables, of all its finished seeds in one."""
+        runs = [self.named(dataset, method, seed) for seed in self.profile.seeds_of(method)]
+        tables = {run.seed: run.table(name) for run in runs if run.done}
+        if not tables:
             raise FileNotFoundError(f"{method} was not run on {dataset}: run its notebook, or make run_all, first")
-        tables = {seed: pd.read_csv(folder / name) for seed, folder in done.items()}
         return pd.concat(tables, names=["seed"]).reset_index("seed")
 
     def save(self, figure: Figure, name: str) -> Figure:
@@ -189,58 +172,3 @@ def open_study(profile: str, datasets: str, methods: str, data_root: str, result
     loaded = load_profile(profile, datasets, methods, data_root)
     check_choices("executor", [executor], EXECUTORS)
     return Study(loaded, Path(results or RESULTS) / loaded.name, executor)
-
-
-def check_parameters(cells: list[str]) -> None:
-    """Raise ValueError for a parameter that the notebook does not have; papermill itself only warns.
-
-    Args:
-        cells: IPython's `In`: the sources of the cells run so far. Papermill puts the parameters it was given into a
-            cell that starts with '# Parameters', right after the notebook's own.
-    """
-    for declared, given in zip(cells, cells[1:], strict=False):
-        if given.startswith("# Parameters\n"):
-            unknown = assigned(given) - assigned(declared)
-            if unknown:
-                choices = ", ".join(sorted(assigned(declared)))
-                raise ValueError(f"unknown parameter {', '.join(sorted(unknown))}: choose from {choices}")
-
-
-def assigned(source: str) -> set[str]:
-    """The names a piece of Python assigns at its top level."""
-    targets = [t for node in ast.parse(source).body if isinstance(node, ast.Assign) for t in node.targets]
-    return {t.id for t in targets if isinstance(t, ast.Name)}
-
-
-def numbered(methods: list[str]) -> list[Path]:
-    """The numbered notebooks that a choice of methods needs, in order."""
-    books = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
-    return [path for path in books if path.stem not in NEEDS or NEEDS[path.stem] & {*methods}]
-
-
-def run_notebooks(notebooks: list[Path], parameters: dict, folder: Path) -> None:
-    """Execute notebooks in order, leaving the executed copies in `folder/notebooks`.
-
-    Raises:
-        RuntimeError: at the first that fails, with its name and its error.
-    """
-    (folder / "notebooks").mkdir(parents=True, exist_ok=True)
-    bar = tqdm(notebooks, desc="notebooks", unit="notebook")
-    for notebook in bar:
-        bar.set_postfix_str(notebook.stem)
-        known = papermill.inspect_notebook(notebook)
-        unknown = sorted(set(parameters) - set(known))
-        if unknown:
-            raise ValueError(f"{notebook.name} has no parameter {', '.join(unknown)}: it has {', '.join(known)}")
-        started, copy = time.perf_counter(), folder / "notebooks" / notebook.name
-        try:
-            papermill.execute_notebook(
-                notebook, copy, parameters, progress_bar=False, extra_arguments=["--log-level=ERROR"]
-            )
-        except DeadKernelError:
-            raise RuntimeError(
-                f"{notebook.name} lost its kernel, most likely for want of memory (see {copy})"
-            ) from None
-        except papermill.PapermillExecutionError as error:
-            raise RuntimeError(f"{notebook.name} failed with {error.ename}: {error.evalue} (see {copy})") from None
-        print(f"{notebook.name}  {time.perf_counter() - started:.0f} s", flush=True)

@@ -8,10 +8,10 @@ from selora.data.example import DataError
 from selora.data.fetch import sets
 from selora.data.fetch.sources import SOURCES
 from selora.files import REPOSITORY
+from selora.scoring import SHIPPED
 from selora.study.profiles import Profile
 
 ASKED = 5  # seconds that the hub has to answer
-OFFLINE = {"efficientnet-lite0", "mini-clip", "mini-findings"}  # shipped with the study
 
 
 def check_needs(profile: Profile) -> None:
@@ -60,7 +60,7 @@ def on_hub(name: str, file: str) -> bool:
 
 def missing_encoders(profile: Profile) -> list[str]:
     """The profile's image encoder and classifier of findings, where they are not shipped with the study."""
-    if profile.encoder in OFFLINE and profile.classifier in OFFLINE:
+    if {profile.encoder, profile.classifier} <= {*SHIPPED}:
         return []  # before torch is imported
     from selora.scoring.classifier import make_classifier
     from selora.scoring.encoders import make_encoder

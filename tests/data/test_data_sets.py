@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from selora.data import DATASETS, FINDINGS, SPLITS, DataError, example, iu_reports, load_examples, open_image
+from selora.data import DATASETS, FINDINGS, SPLITS, DataError, folders, iu_reports, load_examples, open_image
 from selora.data.montgomery import parse
 from selora.files import REPOSITORY
 
@@ -160,7 +160,7 @@ def test_montgomery_from_the_environment(montgomery, monkeypatch):
     monkeypatch.setenv("SELORA_DATA", str(montgomery))
     assert len(load_examples("montgomery", "train")) == 8
     monkeypatch.delenv("SELORA_DATA")
-    monkeypatch.setattr(example, "RAW", montgomery / "raw")
+    monkeypatch.setattr(folders, "RAW", montgomery / "raw")
     with pytest.raises(DataError, match="raw is not there.*National Library of Medicine.*SELORA_DATA"):
         load_examples("montgomery", "train")
 

@@ -14,12 +14,14 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 from test_pictures import write_dicom
 
-from selora.data import SPLITS, DataError, example, findings, iu_reports, load_examples
+from selora.data import SPLITS, DataError, findings, folders, iu_reports, load_examples
 from selora.data.iu_frontal import frontal_images
 from selora.files import DATA, write_json
-from selora.scoring import score
-from selora.study import run
+from selora.study import stages
+from selora.study.fingerprints import hash_examples
 from selora.study.profiles import load_profile
+from selora.study.results import Run
+from selora.study.run import make_run
 
 REPORTS = 150  # of each made-up IU set, with findings and a frontal image
 
@@ -168,10 +170,10 @@ def test_what_is_known_of_views():
 
 def test_findings_of_mesh_terms_are_those_that_were_rendered():
     for row in pd.read_csv(DATA / "iu-drr" / "cases.csv").itertuples():
-        assert set(findings.findings(iu_reports.reports()[row.report_id].mesh)) == set(row.findings.split(";")), (
+        assert set(findings.of_terms(iu_reports.reports()[row.report_id].mesh)) == set(row.findings.split(";")), (
             row.report_id
         )
-    assert findings.findings(("Spine/degenerative", "No Indexing")) == ()
+    assert findings.of_terms(("Spine/degenerative", "No Indexing")) == ()
 
 
 def test_iu_errors_name_the_file(kaggle):
@@ -220,7 +222,7 @@ def test_openi_errors_name_the_file(openi):
 
 def test_no_folder_is_given_or_there(tmp_path, monkeypatch):
     monkeypatch.delenv("SELORA_DATA", raising=False)
-    monkeypatch.setattr(example, "RAW", tmp_path / "raw")
+    monkeypatch.setattr(folders, "RAW", tmp_path / "raw")
     for name in ("iu-xray", "iu-xray-released", "imagefolder"):
         with pytest.raises(DataError, match="raw is not there.* SELORA_DATA"):
             load_examples(name, "train")
@@ -325,33 +327,33 @@ def dicoms(folder):
 )
 def test_a_run_on_each_kind_of_data(layout, dataset, method, request, tmp_path_factory, monkeypatch):
     results = tmp_path_factory.mktemp("results")
-    monkeypatch.setattr(run, "CACHE", results / "cache")
-    monkeypatch.setattr(score, "DIVERSITY", (1, 2))  # else three quarters of what is sampled
+    monkeypatch.setattr(stages, "CACHE", results / "cache")
+    monkeypatch.setattr(stages, "DIVERSITY", (1, 2))  # else three quarters of what is sampled
     root = request.getfixturevalue(layout)
     profile = load_profile("smoke", datasets=dataset, methods=method, data_root=str(root))
     profile = replace(profile, steps={"other": 3}, batch_size=2, images=6, sampling_steps=1, validation_images=1)
-    result = run.run(profile, dataset, method, 0, results)
+    run = Run(profile, dataset, method, 0, results)
+    result = make_run(run)
     assert result["n"] == 6 and np.isfinite(result["kid"])
-    made = run.run_folder(profile, dataset, method, 0, results)
     scored = [e.id for e in load_examples(dataset, "test", root)][:6]
-    assert sorted(path.name for path in (made / "samples").iterdir()) == sorted(f"{name}.png" for name in scored)
-    assert (made / "pytorch_lora_weights.safetensors").is_file()
+    assert sorted(path.name for path in (run.folder / "samples").iterdir()) == sorted(f"{name}.png" for name in scored)
+    assert (run.folder / "pytorch_lora_weights.safetensors").is_file()
 
 
 def test_a_run_on_another_folder_is_not_taken_for_finished(folder, tmp_path):
     """Nor one whose texts were edited."""
     profile = load_profile("smoke", datasets="imagefolder", data_root=str(folder))
-    made = run.run_folder(profile, "imagefolder", "lora", 0, tmp_path / "results")
-    found = run.hash_examples("imagefolder", str(folder))
-    write_json(made / "settings.json", {"data": found})
+    run = Run(profile, "imagefolder", "lora", 0, tmp_path / "results")
+    found = hash_examples("imagefolder", str(folder))
+    write_json(run.folder / "settings.json", {"data": found})
     other = folder.parent / "other"
     shutil.copytree(folder, other)
-    assert run.hash_examples("imagefolder", str(other)) == found
+    assert hash_examples("imagefolder", str(other)) == found
     rows = pd.read_csv(other / "metadata.csv", keep_default_na=False)
     rows.assign(text=rows.text + " Normal.").to_csv(other / "metadata.csv", index=False)
-    run.hash_examples.cache_clear()
+    hash_examples.cache_clear()
     with pytest.raises(ValueError, match=rf"data: {found} -> .*undo the change of .* the data"):
-        run.run(replace(profile, data_root=str(other)), "imagefolder", "lora", 0, tmp_path / "results")
+        make_run(replace(run, profile=replace(profile, data_root=str(other))))
 
 
 def test_json_lines_keep_signs_that_look_like_line_ends(folder):
@@ -368,5 +370,5 @@ def test_too_few_images_to_score_end_a_run_before_it_trains(folder, tmp_path):
     rows[:20].to_csv(folder / "metadata.csv", index=False)
     profile = load_profile("smoke", datasets="imagefolder", data_root=str(folder))
     with pytest.raises(DataError, match="4 test images and 16 to train on are too few: scores need 6 of each"):
-        run.run(profile, "imagefolder", "lora", 0, tmp_path)
+        make_run(Run(profile, "imagefolder", "lora", 0, tmp_path))
     assert not (tmp_path / "smoke").exists()

@@ -8,7 +8,7 @@ from conftest import attach, mean_loss, random_batch, trainable
 
 from selora import SeLoRA
 from selora.adapters import ranks
-from selora.diffusion.base import compile_blocks, compiled_graphs
+from selora.diffusion.machine import compile_blocks, compiled_graphs
 
 
 def grow(base, compiled: bool) -> tuple[list[float], list[dict], dict[str, int]]:

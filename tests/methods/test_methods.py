@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import nn
 
 from selora.adapters import ADAPTER, linear_layers, lora_layers, ranks, trainable_parameters
-from selora.diffusion.loop import generator, look_batches
+from selora.diffusion.draws import generator, look_batches
 from selora.export import save_lora
 from selora.methods import make_method
 from selora.methods.adalora import triplets
@@ -318,7 +318,7 @@ def test_lora_matched_takes_the_rank_with_the_nearest_number_of_parameters(pipe,
 def test_selora_random_grows_other_layers_to_the_same_number_of_parameters(base, data, earlier, tmp_path):
     networks, outcome = run(base, "selora-random", data, tmp_path / "c.safetensors", earlier)
     grown = [record for record in outcome["expansions"] if record["expanded"]]
-    tests = pd.read_csv(earlier / "expansions.csv")
+    tests = pd.DataFrame(earlier.expansions)
 
     def sizes(rows) -> list[tuple]:
         layers = {(net, name): layer for net, model in networks.items() for name, layer in lora_layers(model).items()}

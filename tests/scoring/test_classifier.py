@@ -8,7 +8,8 @@ from sklearn.metrics import roc_auc_score
 
 from selora.data import DataError, Example, load_examples, open_image
 from selora.files import REPOSITORY
-from selora.scoring.classifier import CLASSIFIER, LABELS, Classifier, finding_scores, label_matrix, load_classifier
+from selora.scoring.classifier import CLASSIFIER, Classifier, finding_scores, label_matrix, load_classifier
+from selora.scoring.labels import LABELS
 
 
 @pytest.fixture(scope="module")

@@ -1,44 +1,39 @@
 """The grid of runs: here or on a cluster, what is finished is read, and a lost worker costs no run."""
 
-import json
 import threading
 import time
 
-import pandas as pd
 import pytest
 
+from selora.files import write_json
 from selora.study import grid
 from selora.study.grid import make_runs
 from selora.study.profiles import load_profile
-from selora.study.run import run_folder
+from selora.study.results import Run
 
 SEEDS = (0, 1)
 
 
 def test_runs_that_are_finished_are_only_read(tmp_path, monkeypatch):
     """The executor is handed what is missing; the results come in the order asked for."""
-    profile, runs, handed = load_profile("smoke"), [("iu-drr", "lora", seed) for seed in (2, 0, 1)], []
+    profile, handed = load_profile("smoke"), []
+    runs = [Run(profile, "iu-drr", "lora", seed, tmp_path) for seed in (2, 0, 1)]
 
-    def finish(profile, names, results=tmp_path):
-        folder = run_folder(profile, *names, results)
-        folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps({"seed": names[2]}))
+    def finish(run):
+        write_json(run.record, {"seed": run.seed})
 
-    def executor(profile, missing, results):
+    def executor(missing):
         handed.extend(missing)
-        for names in missing:
-            finish(profile, names)
-
-    def read(profile, *names_and_results):
-        return json.loads((run_folder(profile, *names_and_results) / "result.json").read_text())
+        for run in missing:
+            finish(run)
 
     monkeypatch.setitem(grid.EXECUTORS, "recorded", executor)
-    monkeypatch.setattr(grid, "run", read)
-    finish(profile, runs[1])
-    assert [r["seed"] for r in make_runs(profile, runs, tmp_path, "recorded")] == [2, 0, 1]
+    monkeypatch.setattr(grid, "make_run", Run.result)
+    finish(runs[1])
+    assert [r["seed"] for r in make_runs(runs, "recorded")] == [2, 0, 1]
     assert handed == [runs[0], runs[2]]
     with pytest.raises(ValueError, match="unknown executor 'slurm': choose from local, ray"):
-        make_runs(profile, runs, tmp_path, "slurm")
+        make_runs(runs, "slurm")
 
 
 @pytest.fixture
@@ -59,27 +54,26 @@ def cluster(monkeypatch):
 
 def test_a_run_whose_worker_is_lost_goes_on_at_another(cluster, tmp_path):
     cluster, workers = cluster
-    profile, runs = load_profile("smoke"), [("montgomery-drr", "lora", seed) for seed in SEEDS]
-    folders = [run_folder(profile, *names, tmp_path) for names in runs]
+    profile = load_profile("smoke")
+    runs = [Run(profile, "montgomery-drr", "lora", seed, tmp_path) for seed in SEEDS]
     seen = []
 
     def kill():
         """Ends a worker as soon as both have a checkpoint: one of the runs loses its machine in the middle."""
-        while not all((folder / "checkpoint.safetensors").exists() for folder in folders):
+        while not all((run.folder / "checkpoint.safetensors").exists() for run in runs):
             time.sleep(0.02)
         cluster.remove_node(workers[0], allow_graceful=False)
-        seen.append([(folder / "result.json").exists() for folder in folders])
+        seen.append([run.done for run in runs])
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    results = make_runs(profile, runs, tmp_path, "ray")
+    results = make_runs(runs, "ray")
     killer.join(timeout=5)
     assert seen == [[False, False]], "the worker must go while both runs are under way"
     assert [result["seed"] for result in results] == list(SEEDS)
-    for folder in folders:
-        steps = pd.read_csv(folder / "history.csv")["step"]
-        assert list(steps) == list(range(1, profile.steps["montgomery-drr"] + 1))
-        assert len(list((folder / "samples").iterdir())) == profile.images
+    for run in runs:
+        assert list(run.table("history").step) == list(range(1, profile.steps["montgomery-drr"] + 1))
+        assert len(list((run.folder / "samples").iterdir())) == profile.images
 
 
 def test_a_run_that_fails_on_the_cluster_ends_with_its_error(cluster, tmp_path, monkeypatch):
@@ -87,4 +81,4 @@ def test_a_run_that_fails_on_the_cluster_ends_with_its_error(cluster, tmp_path, 
     monkeypatch.setenv("SELORA_DATA", str(tmp_path))
     profile = load_profile("smoke", datasets="montgomery")
     with pytest.raises(RuntimeError, match=rf"(?s)a run failed on the cluster.*go on. selora: .*{tmp_path.name}"):
-        make_runs(profile, [("montgomery", "lora", 0)], tmp_path, "ray")
+        make_runs([Run(profile, "montgomery", "lora", 0, tmp_path)], "ray")

@@ -8,7 +8,8 @@ import pytest
 
 from selora.files import NOTEBOOKS
 from selora.methods import METHODS
-from selora.study.laboratory import NEEDS, Study, check_parameters, numbered, run_notebooks
+from selora.study.laboratory import Study
+from selora.study.notebooks import METHODS_OF, check_parameters, numbered, run_notebooks
 from selora.study.profiles import load_profile
 
 BOOKS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -33,11 +34,11 @@ def test_methods_choose_the_notebooks():
     stems = [path.stem for path in numbered(["base", "lora"])]
     assert stems == ["01_data", "02_base", "04_lora", "11_controls", "12_table1", "13_samples", "14_audit"]
     assert "08_further" in [path.stem for path in numbered(["base", "eva"])]
-    assert set(NEEDS) < {path.stem for path in BOOKS}
+    assert set(METHODS_OF) < {path.stem for path in BOOKS}
 
 
 def test_every_method_has_a_notebook():
-    assert set().union(*NEEDS.values()) == set(METHODS)
+    assert set().union(*METHODS_OF.values()) == set(METHODS)
 
 
 def test_a_notebooks_title_has_its_number():
@@ -61,12 +62,12 @@ def test_which_runs_the_ablation_and_one_seed_mean(monkeypatch, tmp_path):
     monkeypatch.setattr(Study, "make", lambda self, wanted: runs.extend(wanted))
     study = Study(profile, tmp_path / "smoke")
     study.run_ablation()
-    assert runs == [("montgomery-drr", "selora@1.0", 3), ("montgomery-drr", "selora@1.5", 3)]
+    named = [(run.dataset, run.method, run.seed) for run in runs]
+    assert named == [("montgomery-drr", "selora@1.0", 3), ("montgomery-drr", "selora@1.5", 3)]
     runs.clear()
     study.run("sora", "eva")
-    assert [(method, seed) for dataset, method, seed in runs if dataset == "iu-drr"] == [
-        ("sora", 3), ("sora", 4), ("eva", 3)
-    ]  # fmt: skip
+    named = [(run.method, run.seed) for run in runs if run.dataset == "iu-drr"]
+    assert named == [("sora", 3), ("sora", 4), ("eva", 3)]
     settings = profile.run_settings("iu-drr", "lora")
     assert not {"one_seed", "ablation", "ablation_datasets"} & set(settings)
     with pytest.raises(ValueError, match="unknown method 'evva'"):

@@ -5,11 +5,13 @@ from dataclasses import replace
 import huggingface_hub
 import pytest
 
-from selora.data import example
+from selora.data import folders
 from selora.data.example import DataError
+from selora.scoring import SHIPPED
+from selora.scoring.classifier import CLASSIFIERS
 from selora.scoring.encoders import ENCODERS
 from selora.study import __main__, preflight
-from selora.study.preflight import OFFLINE, check_needs
+from selora.study.preflight import check_needs
 from selora.study.profiles import load_profile
 
 
@@ -17,7 +19,7 @@ from selora.study.profiles import load_profile
 def bare(tmp_path, monkeypatch):
     """A machine with no network, no downloads, and no weights of Inception."""
     monkeypatch.delenv("SELORA_DATA", raising=False)
-    monkeypatch.setattr(example, "RAW", tmp_path / "raw")
+    monkeypatch.setattr(folders, "RAW", tmp_path / "raw")
     monkeypatch.setattr(preflight, "REPOSITORY", tmp_path)
     monkeypatch.setattr(preflight, "missing_encoders", lambda profile: [f"encoder {profile.encoder}"])
 
@@ -65,6 +67,6 @@ def test_a_model_of_the_hub_is_asked_for(monkeypatch):
 
 
 def test_what_counts_as_shipped_is():
-    assert OFFLINE - {"mini-findings"} == {name for name, (cls, _) in ENCODERS.items() if cls.offline}
+    assert set(SHIPPED) < {*ENCODERS, *CLASSIFIERS}
     for name in ("smoke", "quick", "mini"):
         check_needs(load_profile(name))

@@ -11,11 +11,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from selora.data import DataError
-from selora.figures.examples import sample_run
 from selora.files import NOTEBOOKS, REPOSITORY, write_json
 from selora.study.profiles import load_profile
 from selora.study.report.publish import publish
-from selora.study.run import run, run_folder
+from selora.study.results import Run
+from selora.study.run import make_run
+from selora.study.sample_run import sample_run
 
 DATASETS = ("iu-drr", "montgomery-drr")
 METHODS = ("base", "full", "lora", "dylora", "adalora", "selora")
@@ -52,9 +53,8 @@ def test_the_contracts_files_are_there(smoke):
             assert "checkpoint.safetensors" not in files
     table = pd.read_csv(folder / "table1.csv")
     assert sorted(zip(table.dataset, table.method, strict=True)) == sorted((d, m) for d in DATASETS for m in METHODS)
-    books = {path.name for path in NOTEBOOKS.glob("[01]*.ipynb")} - {
-        "08_further.ipynb"
-    }  # none of its methods is in smoke
+    books = {path.name for path in NOTEBOOKS.glob("[01]*.ipynb")}
+    books -= {"08_further.ipynb"}  # none of its methods is in smoke
     assert {path.name for path in (folder / "notebooks").iterdir()} == books
     page = (folder / "index.html").read_text()
     assert "<table>" in page
@@ -84,7 +84,7 @@ def test_what_is_published_holds_words_and_figures_but_no_weights_samples_or_rea
 
 def test_the_control_for_size_reads_seloras_run(smoke):
     """lora-matched is not in smoke: made here, it takes the rank whose parameters are nearest to SeLoRA's."""
-    result = run(load_profile("smoke"), "montgomery-drr", "lora-matched", 0, smoke)
+    result = make_run(Run(load_profile("smoke"), "montgomery-drr", "lora-matched", 0, smoke))
     grown = json.loads((smoke / "smoke/runs/montgomery-drr/selora/seed0/result.json").read_text())
     for network in ("unet", "text_encoder"):
         per_rank = result[f"{network}_params"] / result[f"{network}_mean_rank"]
@@ -108,9 +108,9 @@ def test_a_finished_run_samples_any_prompt_as_it_did_its_own(smoke, method):
     from selora.data import load_examples
 
     profile, first = load_profile("smoke"), load_examples("iu-drr", "test")[0]
-    folder = smoke / "smoke" / "runs" / "iu-drr" / method / "seed0"
-    (again,) = sample_run(profile, folder, first.prompt, 1)
-    own = Image.open(folder / "samples" / f"{first.id}.png")
+    run = Run(profile, "iu-drr", method, 0, smoke)
+    (again,) = sample_run(run, first.prompt, 1)
+    own = Image.open(*run.samples([first.id]))
     assert max(high for _, high in difference(own, again).getextrema()) <= 1
 
 
@@ -170,14 +170,14 @@ def test_one_removed_run_is_made_again_alone_and_alike(smoke):
 
 def test_a_finished_run_with_other_settings_is_refused_with_what_differs(tmp_path):
     profile = load_profile("smoke")
-    folder = run_folder(profile, "iu-drr", "lora", 0, tmp_path)
-    write_json(folder / "settings.json", profile.run_settings("iu-drr", "lora") | {"learning_rate": 1.0})
+    run = Run(profile, "iu-drr", "lora", 0, tmp_path)
+    write_json(run.folder / "settings.json", profile.run_settings("iu-drr", "lora") | {"learning_rate": 1.0})
     with pytest.raises(ValueError, match=r"other settings \(learning_rate: 1.0 -> 0.002; base_weights: None -> "):
-        run(profile, "iu-drr", "lora", 0, tmp_path)
+        make_run(run)
 
 
 def test_missing_data_ends_before_anything_is_written(tmp_path):
     profile = load_profile("smoke", datasets="montgomery", data_root=str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="nowhere"):
-        run(profile, "montgomery", "lora", 0, tmp_path)
+        make_run(Run(profile, "montgomery", "lora", 0, tmp_path))
     assert not (tmp_path / "smoke").exists()

@@ -6,10 +6,10 @@ from pathlib import Path
 import yaml
 
 from selora.data import DATASETS
-from selora.methods import METHODS, NEEDS, named
+from selora.diffusion.solvers import SOLVERS
+from selora.methods import BUILDS_ON, METHODS, named
 
 FOLDER = Path(__file__).parent
-SOLVERS = {"sde-dpmsolver++": "SDE-DPM-Solver++", "dpmsolver++": "DPM-Solver++", "pndm": "PNDM"}  # PNDM: the paper's
 NOT_OF_A_RUN = {
     *("name", "datasets", "methods", "seeds", "ablation", "ablation_datasets", "one_seed"),  # which runs there are
     *("accumulation", "gradient_checkpointing", "compile", "checkpoint_interval"),  # how a machine gets there
@@ -118,7 +118,7 @@ class Profile:
                 f"profile {self.name}: {base} would never grow: its interval is {own['interval']}, and {dataset} gets "
                 f"{steps} steps"
             )
-        needs = {"needs": self.run_settings(dataset, NEEDS[base])["method"]} if base in NEEDS else {}
+        needs = {"needs": self.run_settings(dataset, BUILDS_ON[base])["method"]} if base in BUILDS_ON else {}
         return settings | needs | {"steps": steps, "method": own}
 
 

@@ -9,18 +9,7 @@ BETTER = {"kid": -1, "clip": 1, "auroc": 1}  # the figures with replicates: is l
 ENDS = ("base", "full")  # what adapters are measured against; no rivals of theirs
 
 
-def counted(findings: Sequence[dict]) -> list[dict]:
-    """The records of `metrics.finding_auroc` that a mean counts: a finding's sides are not counted again."""
-    return [record for record in findings if ", " not in record["finding"]]
-
-
-def mean_auroc(figures: dict) -> float:
-    """Mean over findings; no number where no finding is frequent enough."""
-    values = [record["auroc"] for record in counted(figures["findings"])]
-    return sum(values) / len(values) if values else float("nan")
-
-
-def replicates(run: dict, name: str) -> np.ndarray:
+def resampled(run: dict, name: str) -> np.ndarray:
     """A figure in a run's `bootstrap`, in each resample (D,); a single nan where the run has none."""
     return np.array(run.get(name, [np.nan]), dtype=float)
 
@@ -41,7 +30,7 @@ def difference(runs: pd.DataFrame, others: pd.DataFrame, name: str) -> tuple[flo
     if pairs.empty:
         return np.nan, np.nan, np.nan
     drawn = [
-        replicates(own, name) - replicates(other, name)
+        resampled(own, name) - resampled(other, name)
         for own, other in zip(pairs.bootstrap, pairs.bootstrap_other, strict=True)
     ]
     means = sum(drawn) / len(drawn)

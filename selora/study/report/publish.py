@@ -67,10 +67,15 @@ def without_pictures(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return book
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Publish the results of the profile that the command names."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m selora.study.report.publish PROFILE")
     try:
         publish(RESULTS / sys.argv[1], RESULTS / "published" / sys.argv[1])
     except FileNotFoundError as error:
         sys.exit(f"selora: {error}")
+
+
+if __name__ == "__main__":
+    main()

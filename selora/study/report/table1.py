@@ -1,6 +1,5 @@
 """Table 1, computed from the result.json files alone."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -8,20 +7,12 @@ import pandas as pd
 from selora.data import DATASETS
 from selora.files import write_text
 from selora.methods import METHODS
-from selora.study.report.comparison import BETTER, difference, marks, mean_auroc
+from selora.study.report.comparison import BETTER, difference, marks
 from selora.study.report.table1_text import latex, markdown
+from selora.study.results import finished_runs
 
 MEASURED = ("fid", "kid", "clip", "auroc")
 SCORING = ("encoder", "clip", "classifier", "images", "resolution", "base_model", "sampling_steps", "guidance_scale")
-
-
-def finished(folder: Path) -> pd.DataFrame:
-    """All finished runs below a profile's results folder, one row each, as their result.json has them.
-
-    `bootstrap` is an empty record in runs made before there was one.
-    """
-    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("runs/*/*/*/result.json"))]
-    return pd.DataFrame([{"bootstrap": {}, **run, "auroc": mean_auroc(run)} for run in runs])
 
 
 def collect(folder: Path) -> pd.DataFrame:
@@ -31,7 +22,7 @@ def collect(folder: Path) -> pd.DataFrame:
         FileNotFoundError: where there is none.
         ValueError: where runs were scored in different ways, so that no one table can hold them.
     """
-    runs = finished(folder)
+    runs = finished_runs(folder)
     runs = runs if runs.empty else runs[~runs.method.str.contains("@")]
     if runs.empty:
         raise FileNotFoundError(
@@ -44,22 +35,6 @@ def collect(folder: Path) -> pd.DataFrame:
     order = {name: i for i, name in enumerate([*DATASETS, *METHODS])}
     runs = runs.sort_values(["dataset", "method", "seed"], key=lambda c: c.map(order) if c.dtype == "str" else c)
     return runs.reset_index(drop=True)
-
-
-def ablation_runs(folder: Path) -> pd.DataFrame:
-    """The runs of the lambda ablation and SeLoRA's own, one row each by data set, threshold and seed.
-
-    Columns: dataset, method (the name of the run), seed, threshold, parameters and shares and mean ranks of each
-    network, kid, fid, clip, auroc, train_seconds. No rows where no such run is finished.
-    """
-    sizes = [f"{network}_{size}" for network in ("unet", "text_encoder") for size in ("params", "pct", "mean_rank")]
-    columns = ["dataset", "method", "seed", "threshold", *sizes, "kid", "fid", "clip", "auroc", "train_seconds"]
-    runs = finished(folder)
-    if runs.empty:
-        return pd.DataFrame(columns=columns)
-    runs = runs[runs.method.str.split("@").str[0] == "selora"]
-    runs = runs.assign(threshold=[settings["method"]["threshold"] for settings in runs.settings])
-    return runs[columns].sort_values(["dataset", "threshold", "seed"]).reset_index(drop=True)
 
 
 def table1(runs: pd.DataFrame) -> pd.DataFrame:

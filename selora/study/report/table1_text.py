@@ -4,9 +4,10 @@ import re
 
 import pandas as pd
 
+from selora.diffusion.solvers import SOLVERS
+from selora.scoring.labels import mean_auroc
 from selora.study import paper
-from selora.study.profiles import SOLVERS, Profile
-from selora.study.report.comparison import mean_auroc
+from selora.study.profiles import Profile
 
 HEADER = [
     "data set", "method", "seeds", "FID ↓", "KID x 1000 ↓", "KID x 1000 less LoRA's [95 %]", "CLIP score ↑",
@@ -84,7 +85,7 @@ def caption(runs: pd.DataFrame) -> str:
     counts = ", ".join(f"{rows.n.iloc[0]} for {dataset}" for dataset, rows in runs.groupby("dataset", sort=False))
     encoder = settings["encoder"] + ("" if settings["encoder"] == "inception" else ", which is not Inception")
     trained_here = ", a small CLIP trained on rendered radiographs" if settings["clip"] == "data/mini-clip" else ""
-    solver = SOLVERS[settings.get("solver", Profile.solver)]
+    solver = SOLVERS[settings.get("solver", Profile.solver)].title
     return (
         f"Encoder: {encoder}: figures compare only within this table. Images: {counts}, for the "
         "first prompts of the test split, against the images they belong to. "

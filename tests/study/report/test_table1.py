@@ -8,8 +8,9 @@ import pytest
 
 from selora.files import write_json
 from selora.scoring.resampling import DRAWS
+from selora.study.report.ablation import ablation_runs
 from selora.study.report.comparison import difference, differences, marks
-from selora.study.report.table1 import ablation_runs, collect, table1, write_table1
+from selora.study.report.table1 import collect, table1, write_table1
 from selora.study.report.table1_text import escaped
 
 COLUMNS = (
