@@ -26,7 +26,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where the run's files are."""
-        return self.results / self.profile.name / "runs" / self.dataset / self.method / f"seed{self.seed}"
+        return folder_of(self.results / self.profile.name, self.dataset, self.method, self.seed)
 
     @property
     def record(self) -> Path:
@@ -54,6 +54,11 @@ class Run:
     def samples(self, ids: Sequence[str]) -> list[Path]:
         """The generated images, by the ids of the examples they were prompted with."""
         return [self.folder / "samples" / f"{name}.png" for name in ids]
+
+
+def folder_of(results: Path, dataset: str, method: str, seed: int) -> Path:
+    """Where a run's files are, below the folder of its profile's results."""
+    return results / "runs" / dataset / method / f"seed{seed}"
 
 
 def finished_runs(folder: Path) -> pd.DataFrame:

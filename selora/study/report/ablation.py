@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from selora.study.results import finished_runs
+from selora.study.results import finished_runs, folder_of
 
 
 def ablation_runs(folder: Path) -> pd.DataFrame:
@@ -26,5 +26,5 @@ def ablation_runs(folder: Path) -> pd.DataFrame:
 def ranks_by_threshold(runs: pd.DataFrame, folder: Path) -> dict[float, pd.DataFrame]:
     """The ranks of some of `ablation_runs` in a results folder by threshold, of the first seed of each."""
     first = runs.sort_values("seed").drop_duplicates("threshold")
-    files = {r.threshold: folder / "runs" / r.dataset / r.method / f"seed{r.seed}" for r in first.itertuples()}
+    files = {r.threshold: folder_of(folder, r.dataset, r.method, r.seed) for r in first.itertuples()}
     return {threshold: pd.read_csv(file / "ranks.csv") for threshold, file in sorted(files.items())}

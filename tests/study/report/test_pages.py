@@ -1,15 +1,8 @@
-"""What readers see: the page of results, which examples and layers stand where in the figures."""
+"""The page of results: what it holds, in which order."""
 
 import nbformat
-import numpy as np
-import pandas as pd
 from PIL import Image
 
-from selora.data import load_examples
-from selora.data.example import Example
-from selora.figures.examples import PAPER_PROMPT, TO_SHOW, clearest, nearest_prompts
-from selora.figures.ranks import agreement, by_place, group
-from selora.files import DATA
 from selora.study.report.page import write_index
 
 TABLE = """| data set | KID |
@@ -60,43 +53,3 @@ def test_the_page_holds_tables_figures_and_texts_in_order(tmp_path):
 
 def test_a_page_can_be_written_before_anything_ran(tmp_path):
     assert "Executed notebooks" in write_index(tmp_path, "empty").read_text()
-
-
-def test_the_reports_nearest_to_the_papers_prompt():
-    examples = [e for split in ("train", "val", "test") for e in load_examples("iu-drr", split)]
-    first = nearest_prompts(PAPER_PROMPT, examples, 4)[0]
-    assert first.prompt == PAPER_PROMPT.replace("These", "External")
-
-
-def test_the_clearest_example_is_the_most_severe_then_the_one_with_fewest_findings():
-    examples = load_examples("iu-drr", "test")
-    cases = pd.read_csv(DATA / "iu-drr" / "cases.csv").set_index("report_id")
-    shown = clearest("iu-drr", examples)
-    assert list(shown) == [finding for finding in TO_SHOW if finding != "cavity"]
-    assert shown["normal"].findings == ("normal",)
-
-    def severity(e: Example) -> int:
-        return int(cases.severity[e.id].split(";")[e.findings.index("cardiomegaly")])
-
-    largest = max(severity(e) for e in examples if "cardiomegaly" in e.findings)
-    assert severity(shown["cardiomegaly"]) == largest
-
-
-def test_maps_follow_the_signal_and_part_the_kinds_of_attention():
-    """A U-Net lists its middle last; the map must not."""
-    places = [f"{where}.attentions.0.transformer_blocks.0" for where in ("down_blocks.0", "up_blocks.0", "mid_block")]
-    layers = [f"{place}.{kind}" for place in places for kind in ("attn1.to_q", "ff.net.2", "attn2.to_q")]
-    kinds = [layer.partition("transformer_blocks.0.")[2] for layer in layers]
-    ranks = pd.DataFrame({"network": "unet", "layer": layers, "kind": kinds, "rank": range(1, 10)})
-    both = pd.concat([ranks.assign(seed=0), ranks.assign(seed=1, rank=ranks["rank"] + 1)])
-    table = by_place(both)
-    assert list(table.index) == ["attn1.to_q", "attn2.to_q", "ff.net.2"]
-    assert list(table.loc["attn1.to_q"]) == [1.5, 7.5, 4.5]
-    assert [group(kind) for kind in table.index] == ["self-attention", "cross-attention", "other"]
-
-
-def test_agreement_of_two_thresholds_maps():
-    ranks = pd.DataFrame({"network": ["unet"] * 4, "layer": list("abcd"), "rank": [1, 2, 3, 4]})
-    maps = {1.1: ranks, 1.2: ranks.assign(rank=[1, 2, 3, 5]), 1.3: ranks.assign(rank=[4, 3, 2, 1])}
-    table = agreement(maps).loc["U-Net"]
-    assert np.allclose(table.to_numpy(), [[1, 1, -1], [1, 1, -1], [-1, -1, 1]])
