@@ -45,11 +45,11 @@ def test_a_model_that_came_half_is_named_too(bare, tmp_path):
     half = tmp_path / "data" / "raw" / "stable-diffusion-v1-5"
     half.mkdir(parents=True)
     (half / "model_index.json").write_text("{}")
-    assert "download sd15" in preflight.missing_models(load_profile("paper"))[0]
+    assert "data.fetch sd15" in preflight.missing_models(load_profile("paper"))[0]
 
 
 def test_one_run_from_the_shell_is_checked_too(bare):
-    with pytest.raises(SystemExit, match="selora: Profile paper cannot run here yet.*\n.*download sd15"):
+    with pytest.raises(SystemExit, match="selora: Profile paper cannot run here yet.*\n.*data.fetch sd15"):
         __main__.main(["--profile", "paper", "--dataset", "montgomery", "--method", "lora"])
 
 
