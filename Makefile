@@ -2,6 +2,7 @@
 # make run_all   the whole study; PROFILE=smoke|quick|mini picks its size, DATASETS= and METHODS= narrow it
 # make publish   copies the tables, figures and records of PROFILE to results/published
 # make test      the tests
+# make lint      the style, and the rules on imports in pyproject.toml
 PROFILE ?= quick
 PYTHON ?= python3
 export HF_HUB_OFFLINE ?= 1
@@ -35,7 +36,7 @@ run_all: env
 	    -p profile "$(PROFILE)" -p datasets "$(DATASETS)" -p methods "$(METHODS)"
 
 publish: env
-	.venv/bin/python -m selora.publish $(PROFILE)
+	.venv/bin/python -m selora.study.report.publish $(PROFILE)
 
 test: env
 	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -43,6 +44,7 @@ test: env
 lint: env
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports --no-cache
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache results/smoke  # other results may be hours of work: remove them by hand

@@ -17,9 +17,10 @@ import torch  # noqa: E402
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel  # noqa: E402
 from transformers import CLIPTextConfig, CLIPTextModel  # noqa: E402
 
-from selora import models  # noqa: E402
-from selora.audit import TEXT_ENCODER, UNET  # noqa: E402
-from selora.latents import tokenize  # noqa: E402
+from selora.analysis.paper_numbers import TEXT_ENCODER, UNET  # noqa: E402
+from selora.diffusion.base import load_base  # noqa: E402
+from selora.diffusion.latents import tokenize  # noqa: E402
+from selora.diffusion.machine import device_name, place  # noqa: E402
 
 SIZES = {"mini": 128, "reduced": 224, "sd15": 224}  # pixels
 FAST = "bf16" if torch.cuda.is_available() else "fp32"  # bf16 is slower than fp32 on most CPUs
@@ -44,7 +45,7 @@ def pick_shape(given: str | None, on_cpu: str = "mini") -> str:
 def load_pipeline(shape: str, precision: str = "fp32") -> StableDiffusionPipeline:
     """data/mini-sd, or networks of Stable Diffusion v1.5's shape with random weights, on the device there is; 'reduced'
     has a fifth of the U-Net's channels and a quarter of the others', which keeps the proportions of costs roughly."""
-    pipe = models.load_base("data/mini-sd", precision)
+    pipe = load_base("data/mini-sd", precision)
     if shape == "mini":
         return pipe
     unet, text_encoder, vae = dict(UNET), dict(TEXT_ENCODER), {"block_out_channels": (128, 256, 512, 512)}
@@ -65,7 +66,7 @@ def load_pipeline(shape: str, precision: str = "fp32") -> StableDiffusionPipelin
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    models.place(pipe, precision)
+    place(pipe, precision)
     return pipe
 
 
@@ -112,4 +113,4 @@ def show(title: str, rows: list[tuple], header: tuple) -> None:
 def machine() -> str:
     """The device, and the version of torch."""
     processor = "" if torch.cuda.is_available() else f" of {platform.machine()}"
-    return f"{models.device_name()}{processor}, torch {torch.__version__}"
+    return f"{device_name()}{processor}, torch {torch.__version__}"

@@ -19,10 +19,11 @@ from torch import nn
 
 from selora import SeLoRA
 from selora.adapters import ADAPTER, add_lora, all_lora_layers, draw_row, set_weights
+from selora.diffusion.base import noise_schedule
+from selora.diffusion.loop import denoising_loss, trainable
+from selora.diffusion.machine import raise_trained
 from selora.expansion import append_rank
 from selora.fisher import fi_ratio
-from selora.models import noise_schedule, raise_trained
-from selora.training import denoising_loss, trainable
 
 
 class TwoPasses:

@@ -7,7 +7,8 @@ from functools import partial
 
 from common import FAST, PROMPTS, SIZES, arguments, in_turns, load_pipeline, pick_shape, show
 
-from selora.sampling import SOLVERS, sample
+from selora.diffusion.sampling import sample
+from selora.diffusion.solvers import SOLVERS
 
 
 def main() -> None:

@@ -13,8 +13,9 @@ from common import FAST, NEVER, SIZES, arguments, in_turns, load_pipeline, make_
 from peft import LoraConfig
 
 from selora import SeLoRA, linear_layers
-from selora.models import noise_schedule, peak_memory_mb, raise_trained, reset_peak_memory
-from selora.training import denoising_loss, trainable
+from selora.diffusion.base import noise_schedule
+from selora.diffusion.loop import denoising_loss, trainable
+from selora.diffusion.machine import peak_memory_mb, raise_trained, reset_peak_memory
 
 
 def measure(shape: str, share: float, rank: int, batch: int, size: int, rounds: int) -> tuple[int, float, float, float]:

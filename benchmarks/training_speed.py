@@ -19,12 +19,13 @@ from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from torch import nn
 
-from selora.latents import tokenize
+from selora.diffusion.base import noise_schedule
+from selora.diffusion.latents import tokenize
+from selora.diffusion.loop import train
+from selora.diffusion.machine import autocast, raise_trained
+from selora.diffusion.method import Method
 from selora.methods import make_method
 from selora.methods.lora import LoRA
-from selora.methods.method import Method
-from selora.models import autocast, noise_schedule, raise_trained
-from selora.training import train
 
 TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]  # the example's
 

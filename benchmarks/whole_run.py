@@ -12,9 +12,9 @@ from common import FAST, SIZES, arguments, load_pipeline, pick_shape, seconds_of
 from training_speed import study
 
 from selora.adapters import ranks
+from selora.diffusion.machine import peak_memory_mb, reset_peak_memory
+from selora.diffusion.method import Method
 from selora.methods import make_method
-from selora.methods.method import Method
-from selora.models import peak_memory_mb, reset_peak_memory
 
 INTERVAL = 40  # steps, the paper's
 

@@ -3,9 +3,9 @@
 from importlib import import_module
 
 __version__ = "0.1.0"
-__all__ = ["SeLoRA", "linear_layers"]
+__all__ = ["SeLoRA", "linear_layers", "save_lora"]
 
-_WHERE = {"SeLoRA": "selora.expansion", "linear_layers": "selora.adapters"}
+_WHERE = {"SeLoRA": "selora.expansion", "linear_layers": "selora.adapters", "save_lora": "selora.export"}
 
 
 def __getattr__(name: str):

@@ -116,7 +116,7 @@ class SeLoRA:
         Of several processes (torchrun, accelerate) all must call it: they share their scores and grow the same layers.
         A grown layer holds new parameters: a list of parameters kept elsewhere (for clipping, say) must be read anew,
         and DistributedDataParallel, which keeps one, would no longer average their gradients: average them by yourself
-        (`processes.average`), as the study's own loop does.
+        (`diffusion.machine.average`), as the study's own loop does.
 
         Returns:
             One record per tested layer: step, network, layer, fi_ratio, rank (after), expanded. Empty on a step without

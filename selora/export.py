@@ -1,12 +1,18 @@
-"""Adapters to files that stock tools load: diffusers' own LoRA format, with adapter metadata."""
+"""Adapters to a file that stock tools load: diffusers' own LoRA format, with adapter metadata."""
 
+import json
+import re
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline
-from diffusers.training_utils import _collate_lora_metadata
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import get_peft_model_state_dict
+from safetensors.torch import save_file
 from torch import nn
+
+from selora.adapters import ADAPTER
+from selora.files import replacing
+
+WEIGHTS = "pytorch_lora_weights.safetensors"  # where diffusers looks for them
+SIDES = {"A": "down", "B": "up"}
 
 
 def save_lora(unet: nn.Module, text_encoder: nn.Module, folder: Path) -> None:
@@ -15,14 +21,30 @@ def save_lora(unet: nn.Module, text_encoder: nn.Module, folder: Path) -> None:
     A stock pipeline reads them back with `pipe.load_lora_weights(folder)`. Every layer has alpha = r (scaling 1), so
     they load right even where a tool ignores the metadata.
     """
-    text = convert_state_dict_to_diffusers(get_peft_model_state_dict(text_encoder))
+    text = named_as_in_diffusers(text_encoder)
     # The name before transformers 5 flattened the model; new and old diffusers and the kohya tools all know it.
     text = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in text.items()}
     # DoRA's magnitudes: transformers 5 finds them only by their full name.
     text = {name + ".weight" * name.endswith("lora_magnitude_vector"): tensor for name, tensor in text.items()}
-    StableDiffusionPipeline.save_lora_weights(
-        folder,
-        unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),
-        text_encoder_lora_layers=text,
-        **_collate_lora_metadata({"unet": unet, "text_encoder": text_encoder}),
-    )
+    networks = {"unet": (unet, named_as_in_diffusers(unet)), "text_encoder": (text_encoder, text)}
+    tensors, metadata = {}, {}
+    for network, (model, adapter) in networks.items():
+        tensors |= {f"{network}.{name}": tensor for name, tensor in adapter.items()}
+        config = model.peft_config[ADAPTER].to_dict()
+        metadata |= {f"{network}.{k}": sorted(v) if isinstance(v, set) else v for k, v in config.items()}
+    words = {"format": "pt", "lora_adapter_metadata": json.dumps(metadata, indent=2, sort_keys=True)}
+    with replacing(Path(folder) / WEIGHTS) as partial:
+        save_file(tensors, partial, words)
+
+
+def named_as_in_diffusers(model: nn.Module) -> dict:
+    """A model's adapter, its attention's layers named as diffusers does: 'to_q.lora.down' and, in a text encoder,
+    'q_proj.lora_linear_layer.down', where PEFT says 'lora_A'. Others keep PEFT's names, which diffusers reads too."""
+
+    def renamed(name: str) -> str:
+        name = re.sub(r"(to_[qkv]|to_out\.0)\.lora_([AB])", lambda m: f"{m[1]}.lora.{SIDES[m[2]]}", name)
+        return re.sub(
+            r"(\.[qkv]_proj|\.out_proj)\.lora_([AB])", lambda m: f"{m[1]}.lora_linear_layer.{SIDES[m[2]]}", name
+        )
+
+    return {renamed(name): tensor for name, tensor in get_peft_model_state_dict(model).items()}

@@ -1,4 +1,4 @@
-"""Files on disk, written so that a reader finds either the old file or the new one, whole."""
+"""Where the repository keeps things, and files written so that a reader finds either the old one or the new, whole."""
 
 import json
 import os
@@ -6,6 +6,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DATA = REPOSITORY / "data"  # the rendered sets, the mini base and the judges
+RAW = DATA / "raw"  # what is fetched, and what is computed once for all runs; not tracked
+CACHE = RAW / "cache"
+RESULTS = REPOSITORY / "results"
+NOTEBOOKS = REPOSITORY / "notebooks"
 
 
 def write_json(path: Path, record: dict) -> None:

@@ -6,11 +6,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before diffusers and transformers are impo
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # of notebooks' kernels too: two tests at a time share two cores
 
-import json
 from collections.abc import Mapping
 from copy import deepcopy
 
-import pandas as pd
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -19,8 +17,10 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from selora import linear_layers
+from selora.diffusion.draws import look_batches
+from selora.diffusion.loop import train
+from selora.diffusion.method import Earlier
 from selora.methods import make_method
-from selora.training import look_batches, train
 
 torch.set_num_threads(1)  # models this small only wait for a second thread
 
@@ -29,7 +29,7 @@ WORDS = 77  # CLIP's context
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The file that takes half of the time goes first, so that two processes (`make test`) end together."""
-    items.sort(key=lambda item: item.path.name != "test_study.py")
+    items.sort(key=lambda item: item.path.name != "test_run.py")
 
 
 def tiny_unet() -> UNet2DConditionModel:
@@ -188,21 +188,16 @@ def data():
 
 
 @pytest.fixture(scope="session")
-def earlier(base, tmp_path_factory):
-    """What a finished SeLoRA run of the tiny pipeline leaves behind, as far as its controls read it."""
-    folder = tmp_path_factory.mktemp("selora")
+def earlier(base) -> Earlier:
+    """A finished SeLoRA run of the tiny pipeline, as far as its controls read it."""
     grown = {"unet": linear_layers(base.unet)[:5], "text_encoder": linear_layers(base.text_encoder)[:3]}
-    rows = [
+    tests = [
         {"step": step, "network": network, "layer": layer, "fi_ratio": 1.2, "rank": 2, "expanded": True}
         for step in (2, 6)
         for network, layers in grown.items()
         for layer in layers
     ]
-    pd.DataFrame(rows).to_csv(folder / "expansions.csv", index=False)
-    (folder / "result.json").write_text(
-        json.dumps({"unet_params": 9000, "text_encoder_params": 2000, "settings": {"method": {"rank": 1}}})
-    )
-    return folder
+    return Earlier({"unet_params": 9000, "text_encoder_params": 2000, "settings": {"method": {"rank": 1}}}, tests)
 
 
 def run(base, name, data, checkpoint, earlier=None, kill_at=None, **changes):

@@ -1,11 +1,14 @@
 """A mixed-rank adapter, saved and loaded into a stock pipeline, is the same adapter."""
 
+import json
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import attach, mean_loss, predict, random_batch, trainable
 from diffusers import StableDiffusionPipeline
+from diffusers.training_utils import _collate_lora_metadata
 from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_kohya
 from peft import get_peft_model_state_dict
 from peft.tuners.lora import Linear as LoraLinear
@@ -14,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from selora import SeLoRA
-from selora.adapters import ranks
+from selora.adapters import add_lora, ranks
 from selora.export import save_lora
 
 WEIGHTS = "pytorch_lora_weights.safetensors"  # where a stock pipeline looks
@@ -99,6 +102,35 @@ def test_the_adapter_of_each_network_shows_in_the_images(trained, drawn):
         half = deepcopy(trained)
         getattr(half, name).disable_adapters()
         assert not torch.equal(as_bytes(images(half)), as_bytes(drawn))
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}])
+def test_the_file_is_the_one_that_diffusers_itself_writes(base, trained, tmp_path, options):
+    """Tensor by tensor, and its metadata, with the two names of the text encoder's that transformers 5 asks for."""
+    pipe = deepcopy(base) if options else trained
+    if options:
+        for model in (pipe.unet, pipe.text_encoder):
+            add_lora(model, 2, seed=0, **options)
+    save_lora(pipe.unet, pipe.text_encoder, tmp_path / "ours")
+    text = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.text_encoder))
+    text = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in text.items()}
+    StableDiffusionPipeline.save_lora_weights(
+        tmp_path / "theirs",
+        unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet)),
+        text_encoder_lora_layers={n + ".weight" * n.endswith("lora_magnitude_vector"): t for n, t in text.items()},
+        **_collate_lora_metadata({"unet": pipe.unet, "text_encoder": pipe.text_encoder}),
+    )
+    (ours, our_words), (theirs, their_words) = (read(tmp_path / whose / WEIGHTS) for whose in ("ours", "theirs"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert our_words == their_words
+
+
+def read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """A file's tensors, and its metadata with sets, which are lists of any order, in order."""
+    with safe_open(path, framework="pt") as file:
+        words = json.loads(file.metadata()["lora_adapter_metadata"])
+        words = {name: sorted(value) if isinstance(value, list) else value for name, value in words.items()}
+        return {name: file.get_tensor(name) for name in file.keys()}, words | {"format": file.metadata()["format"]}
 
 
 def test_the_saved_text_encoder_goes_by_the_name_that_other_tools_expect(trained, tmp_path):

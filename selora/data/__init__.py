@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import imagefolder, iu_drr, iu_xray, montgomery, montgomery_drr
-from .common import FINDINGS, SPLITS, DataError, Example, open_image
+from .example import SPLITS, DataError, Example
+from .findings import FINDINGS
+from .pictures import open_image
 
 DATASETS = {
     "iu-drr": iu_drr.load,

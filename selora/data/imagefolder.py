@@ -20,7 +20,10 @@ import re
 from codecs import BOM_UTF8
 from pathlib import Path
 
-from .common import FINDINGS, SPLITS, DataError, Example, check_split, given_folder, read_table
+from .example import SPLITS, DataError, Example, check_split
+from .findings import FINDINGS
+from .folders import given_folder
+from .tables import read_table
 
 GET_IT = "Name the folder of your images and their metadata.csv (columns file_name and text) by SELORA_DATA."
 

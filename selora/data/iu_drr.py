@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import reports
-from .common import RENDERED, SPLITS, DataError, Example, check_split, read_table
+from selora.files import DATA
+
+from . import iu_reports
+from .example import SPLITS, DataError, Example, check_split
+from .tables import read_table
 
 
 def load(split: str, root: Path | None = None) -> list[Example]:
@@ -22,7 +25,7 @@ def load(split: str, root: Path | None = None) -> list[Example]:
             path = folder / "images" / f"{row['report_id']}.webp"
             if not path.is_file():
                 raise DataError(f"Image {path} is missing. Restore it with git checkout or render_radiographs.py.")
-            text = reports.prompt(row["report_id"])
+            text = iu_reports.prompt(row["report_id"])
             findings, places = (tuple(row[column].split(";")) for column in ("findings", "places"))
             examples.append(Example(row["report_id"], path, text, findings, places))
     return examples
@@ -33,8 +36,8 @@ def rendered_folder(name: str, root: Path | None) -> Path:
     real sets."""
     if root and not Path(root).is_dir():
         raise DataError(f"Data folder {Path(root).resolve()} is not there.")
-    given = Path(root or RENDERED) / name
-    return given if given.is_dir() else RENDERED / name
+    given = Path(root or DATA) / name
+    return given if given.is_dir() else DATA / name
 
 
 def read_cases(folder: Path) -> list[dict[str, str]]:

@@ -6,10 +6,10 @@ Two layouts are in use, and looked for in the folder given and one below it:
   and `images/images_normalized/1_IM-0001-4001.dcm.png`. Where both are there, this one is read: it says of every image
   whether it is frontal.
 - Open-i, as published: `NLMCXR_png/CXR1_1_IM-0001-3001.png` and `ecgen-radiology/1.xml`. Which images are frontal is
-  known from torchxrayvision (`views.py`).
+  known from torchxrayvision (`iu_frontal.py`).
 
 Frontal images alone are used, and reports with findings. The prompt is the text of the findings; the names of the
-findings come from the MeSH terms (`mesh.py`), none where no term is among them.
+findings come from the MeSH terms (`findings.py`), none where no term is among them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import random
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from . import mesh
-from .common import DataError, Example, check_split, given_folder, read_table
-from .reports import clean, parse
-from .views import frontal_images
+from . import findings
+from .example import DataError, Example, check_split
+from .folders import given_folder
+from .iu_frontal import frontal_images
+from .iu_reports import clean, parse
+from .tables import read_table
 
 GET_IT = (
-    "Get the IU X-Ray set from Open-i (python -m selora.download iu-xray) or from Kaggle (raddar, Chest X-rays "
+    "Get the IU X-Ray set from Open-i (python -m selora.data.fetch iu-xray) or from Kaggle (raddar, Chest X-rays "
     "(Indiana University)), and name the folder it lies in by SELORA_DATA."
 )
 PROJECTIONS, REPORTS, XML = "indiana_projections.csv", "indiana_reports.csv", "ecgen-radiology"
@@ -101,7 +103,7 @@ def read_kaggle(folder: Path) -> list[Case]:
             if not path.is_file():
                 raise DataError(f"Image {path}, listed in {folder / PROJECTIONS}, is missing. Restore it.")
             terms = [term.strip() for term in reports[uid]["MeSH"].split(";")]
-            cases.append((uid, Example(name.split(".")[0], path, prompt, mesh.findings(terms))))
+            cases.append((uid, Example(name.split(".")[0], path, prompt, findings.of_terms(terms))))
     return cases
 
 
@@ -122,7 +124,7 @@ def read_openi(folder: Path, written: Path) -> list[Case]:
             if name in frontal:
                 if name not in images:
                     raise DataError(f"Image {name}.png, listed in {path}, is not in {folder.resolve()}. Restore it.")
-                found = mesh.findings(report.mesh)
+                found = findings.of_terms(report.mesh)
                 cases.append((report.id, Example(name, images[name], report.findings, found)))
     for name in sorted(set(images) - listed):
         raise DataError(f"Image {images[name]} is in no report in {written}. Restore its report, or remove the image.")

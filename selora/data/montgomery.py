@@ -6,10 +6,11 @@ import random
 import re
 from pathlib import Path
 
-from .common import DataError, Example, check_split, given_folder
+from .example import DataError, Example, check_split
+from .folders import given_folder
 
 GET_IT = (
-    "Get the Montgomery County set from the National Library of Medicine (python -m selora.download montgomery) "
+    "Get the Montgomery County set from the National Library of Medicine (python -m selora.data.fetch montgomery) "
     "and name the folder with MontgomerySet by SELORA_DATA."
 )
 SEX = {"M": "male", "F": "female"}

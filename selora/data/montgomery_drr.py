@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .common import DataError, Example, check_split
+from .example import DataError, Example, check_split
 from .iu_drr import read_cases, rendered_folder
 from .montgomery import compose
 

@@ -1,7 +1,6 @@
 """The methods of the study. Adding one is a file beside this one and a line here: its class, and all its settings."""
 
 from importlib import import_module
-from pathlib import Path
 
 METHODS = {
     "base": ("base.Base", {}),
@@ -27,17 +26,19 @@ METHODS = {
     # other adapters, at LoRA's rank or size
     "dora": ("lora.LoRA", {"rank": 4, "options": {"use_dora": True}}),
     "rslora": ("lora.LoRA", {"rank": 4, "options": {"use_rslora": True}}),
-    "loha": ("other.PeftAdapter", {"config": "LoHaConfig", "r": 2, "alpha": 2}),  # four factors: as many as LoRA r 4
-    "vera": ("other.PeftAdapter", {"config": "VeraConfig", "r": 64, "learning_rate": 1e-2}),  # trains vectors only
+    # four factors: as many as LoRA r 4
+    "loha": ("peft_adapter.PeftAdapter", {"config": "LoHaConfig", "r": 2, "alpha": 2}),
+    # trains vectors only
+    "vera": ("peft_adapter.PeftAdapter", {"config": "VeraConfig", "r": 64, "learning_rate": 1e-2}),
     "qlora": ("qlora.QLoRA", {"rank": 4}),
 }
 
 
-NEEDS = {"lora-matched": "selora", "selora-random": "selora"}  # whose finished run a method reads
+BUILDS_ON = {"lora-matched": "selora", "selora-random": "selora"}  # whose finished run a method reads
 
 
-def make_method(name: str, settings: dict, seed: int, steps: int, earlier: Path | None = None):
-    """A `Method` by its name; its module is imported here and not above, since PEFT takes seconds to load."""
+def make_method(name: str, settings: dict, seed: int, steps: int, earlier=None):
+    """A `Method` by its name, with its arguments; its module is imported here, since PEFT takes seconds to load."""
     path, defaults = METHODS[name]
     module, cls = path.split(".")
     return getattr(import_module(f"selora.methods.{module}"), cls)(defaults | settings, seed, steps, earlier)

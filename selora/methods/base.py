@@ -1,6 +1,6 @@
 """The base model untouched: what every method starts from."""
 
-from selora.methods.method import Method
+from selora.diffusion.method import Method
 
 
 class Base(Method):

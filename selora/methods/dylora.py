@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from selora.adapters import ADAPTER, all_lora_layers, resize
+from selora.diffusion.draws import generator
 from selora.methods.lora import LoRA
-from selora.training import generator
+
+STREAM = 4  # of draws, see `diffusion.draws`
 
 
 class DyLoRA(LoRA):
@@ -44,7 +46,7 @@ class DyLoRA(LoRA):
 
     @contextmanager
     def around(self, step: int) -> Iterator[None]:
-        self.cut_to = int(torch.randint(1, self.settings["rank"] + 1, (), generator=generator(self.seed, 4, step)))
+        self.cut_to = int(torch.randint(1, self.settings["rank"] + 1, (), generator=generator(self.seed, STREAM, step)))
         try:
             yield
         finally:

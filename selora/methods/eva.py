@@ -13,8 +13,8 @@ from peft.tuners.lora.eva import get_eva_state_dict
 from torch import nn
 
 from selora.adapters import ADAPTER, add_lora, linear_layers, lora_layers, resize
+from selora.diffusion.machine import autocast
 from selora.methods.lora import LoRA
-from selora.models import autocast
 
 
 class EVA(LoRA):

@@ -6,8 +6,8 @@ from pathlib import Path
 from torch import nn
 
 from selora.adapters import trained_tensors
-from selora.checkpoint import save_checkpoint
-from selora.methods.method import Method
+from selora.diffusion.checkpoint import save_checkpoint
+from selora.diffusion.method import Method
 
 
 class FullFineTuning(Method):

@@ -15,13 +15,14 @@ import torch
 from torch import nn
 
 from selora.adapters import ADAPTER, add_lora, all_lora_layers, orthogonality, resize
+from selora.diffusion.draws import generator
 from selora.expansion import carry_state
 from selora.methods.gates import add_gates, fold_gates
 from selora.methods.lora import LoRA
-from selora.training import generator
 
 RESERVED = 1e-5  # the reserve's gate: its output is next to nothing, its gradients are not zero
 SPREAD = 0.02  # standard deviation of new entries, the released code's
+STREAMS = 5, 6  # of draws, at the start and in growth, see `diffusion.draws`
 
 
 class IncreLoRA(LoRA):
@@ -43,7 +44,7 @@ class IncreLoRA(LoRA):
         for model in networks.values():
             add_lora(model, 2, self.seed)  # one active, one in reserve
         self.networks, self.layers = networks, all_lora_layers(networks)
-        draw = generator(self.seed, 5)
+        draw = generator(self.seed, STREAMS[0])
         for layer in self.layers.values():
             for weight in (layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight):
                 weight.data = SPREAD * torch.randn(weight.shape, generator=draw).to(weight)
@@ -103,7 +104,7 @@ class IncreLoRA(LoRA):
         records = []
         for i, ((network, name), layer) in enumerate(self.layers.items()):
             if i in grown:
-                self.grow(network, name, layer, generator(self.seed, 6, step, i))
+                self.grow(network, name, layer, generator(self.seed, STREAMS[1], step, i))
             rank = len(layer.lora_A[ADAPTER].gate) - 1
             records.append(
                 {"step": step, "network": network, "layer": name, "score": float(scores[i]), "rank": rank}

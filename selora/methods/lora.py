@@ -6,8 +6,8 @@ from pathlib import Path
 from torch import nn
 
 from selora.adapters import add_lora, fold_scaling
+from selora.diffusion.method import Method
 from selora.export import save_lora
-from selora.methods.method import Method
 
 
 class LoRA(Method):

@@ -5,32 +5,33 @@ and the same size (d_in + d_out) grows, so that both hold as many parameters aft
 this is owed to which layers it chose among those of one size.
 """
 
-import json
+from collections import Counter
 from collections.abc import Mapping
 
-import pandas as pd
 import torch
 from torch import nn
 
 from selora.adapters import ADAPTER, add_lora, draw_row
+from selora.diffusion.draws import generator
 from selora.expansion import SeLoRA
 from selora.methods.lora import LoRA
-from selora.training import generator
+
+STREAM = 7  # of draws, see `diffusion.draws`
 
 
 class RandomGrowth(LoRA):
     def attach(self, networks: Mapping[str, nn.Module]) -> None:
-        settings = json.loads((self.earlier / "result.json").read_text())["settings"]["method"]
+        rank = self.earlier.result["settings"]["method"]["rank"]
         for model in networks.values():
-            add_lora(model, settings["rank"], self.seed)
+            add_lora(model, rank, self.seed)
 
     def start(self, networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
         self.controller = SeLoRA(networks, optimizer)
-        tests = pd.read_csv(self.earlier / "expansions.csv")
-        self.tested = set(tests.step)
-        grown = tests[tests.expanded].itertuples()
-        # (step, network, d_in + d_out) of each layer that SeLoRA grew
-        self.schedule = pd.Series([(t.step, t.network, self.size((t.network, t.layer))) for t in grown]).value_counts()
+        tests = self.earlier.expansions
+        self.tested = {test["step"] for test in tests}
+        grown = [(test["step"], test["network"], test["layer"]) for test in tests if test["expanded"]]
+        # how many layers SeLoRA grew, by (step, network, d_in + d_out)
+        self.schedule = Counter((step, network, self.size((network, layer))) for step, network, layer in grown)
 
     def size(self, key: tuple[str, str]) -> int:
         layer = self.controller.layers[key]
@@ -39,7 +40,7 @@ class RandomGrowth(LoRA):
     def after_step(self, step: int) -> list[dict]:
         if step not in self.tested:
             return []
-        draw, chosen = generator(self.seed, 7, step), set()
+        draw, chosen = generator(self.seed, STREAM, step), set()
         for (at, network, size), count in sorted(self.schedule.items()):
             if at == step:
                 alike = [key for key in self.controller.layers if key[0] == network and self.size(key) == size]

@@ -1,0 +1,1 @@
+"""What is asked of the runs, the metrics and the paper beyond the study's own table."""

@@ -1,0 +1,83 @@
+"""The findings that the study names, and how the MeSH terms of an IU X-Ray report become them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+FINDINGS = (
+    "normal",
+    "cardiomegaly",
+    "opacity",
+    "nodule",
+    "calcified granuloma",
+    "pleural effusion",
+    "atelectasis",
+    "hyperinflation",
+    "hypoinflation",
+    "scarring",
+    "scoliosis",
+    "device",
+    "cavity",
+    "miliary nodules",
+    "tuberculosis",
+)
+NAMES = {  # by the MeSH term's head
+    "Cardiomegaly": "cardiomegaly",
+    "Opacity": "opacity",
+    "Airspace Disease": "opacity",
+    "Density": "opacity",
+    "Infiltrate": "opacity",
+    "Pneumonia": "opacity",
+    "Consolidation": "opacity",
+    "Pulmonary Edema": "opacity",
+    "Pulmonary Congestion": "opacity",
+    "Nodule": "nodule",
+    "Mass": "nodule",
+    "Calcified Granuloma": "calcified granuloma",
+    "Granulomatous Disease": "calcified granuloma",
+    "Granuloma": "calcified granuloma",
+    "Calcinosis": "calcified granuloma",
+    "Pleural Effusion": "pleural effusion",
+    "Pulmonary Atelectasis": "atelectasis",
+    "Emphysema": "hyperinflation",
+    "Pulmonary Emphysema": "hyperinflation",
+    "Pulmonary Disease, Chronic Obstructive": "hyperinflation",
+    "Lung, Hyperlucent": "hyperinflation",
+    "Cicatrix": "scarring",
+    "Scoliosis": "scoliosis",
+    "Catheters, Indwelling": "device",
+    "Implanted Medical Device": "device",
+    "Medical Device": "device",
+    "Surgical Instruments": "device",
+    "Tube, Inserted": "device",
+}
+QUALIFIED = {  # terms that name a place, and only with a qualifier a finding
+    ("Lung", "hyperdistention"): "hyperinflation",
+    ("Lung", "hypoinflation"): "hypoinflation",
+    ("Diaphragm", "flattened"): "hyperinflation",
+    ("Cardiac Shadow", "enlarged"): "cardiomegaly",
+    ("Costophrenic Angle", "blunted"): "pleural effusion",
+}
+OUTSIDE_THE_CHEST = {"humerus", "cervical vertebrae", "spine", "neck", "breast", "shoulder"}
+
+
+def of_term(term: str) -> str | None:
+    """What one term with its qualifiers ('Opacity/lung/base/left') names, out of FINDINGS; None where it names none."""
+    head, *qualifiers = term.split("/")
+    for qualifier in qualifiers:
+        if (head, qualifier) in QUALIFIED:
+            return QUALIFIED[head, qualifier]
+    if head == "Calcinosis" and not {"lung", "lymph nodes"} & {*qualifiers}:
+        return None
+    name = NAMES.get(head.strip())
+    if name == "device" and OUTSIDE_THE_CHEST & {*qualifiers}:
+        return None
+    round_shadow = name == "opacity" and "round" in qualifiers and not {"interstitial", "diffuse"} <= {*qualifiers}
+    return "nodule" if round_shadow else name
+
+
+def of_terms(terms: Sequence[str]) -> tuple[str, ...]:
+    """The findings of a report's terms, each once, in their order; () where none of the terms has one."""
+    if tuple(terms) == ("normal",):
+        return ("normal",)
+    return tuple(dict.fromkeys(name for name in map(of_term, terms) if name))

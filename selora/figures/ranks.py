@@ -1,0 +1,232 @@
+"""Figures of ranks: where they went, when, and how that changes with the threshold. Each returns a matplotlib figure.
+
+`ranks` is a table of network, layer, kind, rank and seed: ranks.csv of one or more seeds.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+PLACES = ("down_blocks", "mid_block", "up_blocks")  # in the order of the signal; a U-Net's own list has mid_block last
+NETWORKS = {"text_encoder": "text encoder", "unet": "U-Net"}
+
+
+def in_order(ranks: pd.DataFrame) -> pd.DataFrame:
+    """Layers from input to output."""
+    start = ranks.layer.str.partition(".")[0]
+    return ranks.iloc[start.map(lambda s: PLACES.index(s) + 1 if s in PLACES else 0).argsort(kind="stable")]
+
+
+def group(kind: str) -> str:
+    """What a kind of weight belongs to: attention is told apart, the rest is one."""
+    if kind.endswith("_proj") and not kind.startswith("time"):
+        return "attention"  # of the text encoder
+    return {"attn1": "self-attention", "attn2": "cross-attention"}.get(kind.partition(".")[0], "other")
+
+
+def networks_of(table: pd.DataFrame) -> list[str]:
+    """The networks a table has, in the figures' order."""
+    return [network for network in NETWORKS if network in set(table.network)]
+
+
+def boundaries(kinds: Sequence[str]) -> list[int]:
+    """Where one group of kinds ends and the next begins."""
+    return [i for i in range(1, len(kinds)) if group(kinds[i]) != group(kinds[i - 1])]
+
+
+def by_place(ranks: pd.DataFrame) -> pd.DataFrame:
+    """One network's mean rank over seeds: kinds of weight down, the layers of each kind from input to output across."""
+    mean = in_order(ranks).groupby(["layer", "kind"], sort=False)["rank"].mean().reset_index()
+    mean["place"] = mean.groupby("kind").cumcount()
+    order = list(dict.fromkeys(sorted(mean.kind, key=lambda kind: (group(kind) == "other", kind.partition(".")[0]))))
+    if "q_proj" in order:  # the text encoder's own order is k, v, q
+        order = ["q_proj", "k_proj", "v_proj", *(kind for kind in order if kind[:2] not in ("q_", "k_", "v_"))]
+    return mean.pivot(index="kind", columns="place", values="rank").reindex(order)
+
+
+def draw_map(axis: Axes, table: pd.DataFrame, largest: float, annotate: bool) -> None:
+    """A heat map of `by_place`, with a line between attention to itself, to the text, and the rest."""
+    whole = (table.stack().dropna() % 1 == 0).all()  # one seed
+    sns.heatmap(
+        table, ax=axis, cmap="viridis", vmin=1, vmax=max(2, largest), annot=annotate, fmt=".0f" if whole else ".1f",
+        annot_kws={"fontsize": 7}, cbar=False, linewidths=0.3,
+    )  # fmt: skip
+    for line in boundaries(table.index):
+        axis.axhline(line, color="white", linewidth=4)
+    axis.set(xlabel="", ylabel="")
+    axis.tick_params(axis="y", rotation=0)
+
+
+def rank_map(ranks: pd.DataFrame, title: str) -> Figure:
+    """Fig. 3 of the paper: rank of each layer (mean over seeds) by its place in the network and its kind of weight."""
+    maps = {network: by_place(ranks[ranks.network == network]) for network in networks_of(ranks)}
+    largest = max(table.max().max() for table in maps.values())
+    figure, axes = plt.subplots(
+        len(maps), 1, figsize=(8, 0.34 * sum(len(m) + 3 for m in maps.values())), layout="constrained",
+        gridspec_kw={"height_ratios": [len(m) for m in maps.values()]}, squeeze=False,
+    )  # fmt: skip
+    for axis, (network, table) in zip(axes[:, 0], maps.items(), strict=True):
+        draw_map(axis, table, largest, annotate=True)
+        own = ranks[ranks.network == network]
+        per_seed = own.groupby("seed")["rank"].mean()
+        spread = f" ± {per_seed.std():.2f}" if len(per_seed) > 1 else ""
+        axis.set_title(f"{NETWORKS[network]}: mean rank {per_seed.mean():.2f}{spread}")
+        means = own.groupby("kind")["rank"].mean()
+        axis.set_yticklabels([f"{kind}   mean {means[kind]:.1f}" for kind in table.index])
+    axes[-1, 0].set_xlabel("layers of this kind, from input to output")
+    figure.colorbar(axes[0, 0].collections[0], ax=axes[:, 0], label="rank", aspect=40, pad=0.02)
+    seeds = ranks.seed.nunique()
+    figure.suptitle(f"{title}, {'one seed' if seeds == 1 else f'mean over {seeds} seeds'}")
+    return figure
+
+
+def rank_kinds(methods: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """Mean rank of each kind of weight, a point for each seed and a bar for their mean, one colour per method."""
+    table = pd.concat({name: in_order(ranks) for name, ranks in methods.items()}, names=["method"]).reset_index(
+        "method"
+    )
+    means = table.groupby(["method", "network", "kind", "seed"], sort=False)["rank"].mean().reset_index()
+    networks = networks_of(table)
+    orders = [list(by_place(table[table.network == network]).index) for network in networks]
+    figure, axes = plt.subplots(
+        1, len(networks), figsize=(9, 0.3 * max(map(len, orders)) + 1.2), layout="constrained", squeeze=False,
+        sharex=True,
+    )  # fmt: skip
+    for axis, network, order in zip(axes[0], networks, orders, strict=True):
+        own = means[means.network == network]
+        shared = dict(x="rank", y="kind", hue="method", order=order, hue_order=list(methods), ax=axis)
+        sns.barplot(own, **shared, errorbar=None, alpha=0.5, legend=axis is axes[0, 0])
+        sns.stripplot(own, **shared, dodge=True, jitter=False, size=3, legend=False)
+        for line in boundaries(order):
+            axis.axhline(line - 0.5, color="0.6", linewidth=0.8)
+        axis.set(xlabel="mean rank of the layers; points are seeds", ylabel="", title=NETWORKS[network])
+    sns.move_legend(axes[0, 0], "lower right", title=None, fontsize=8)
+    figure.suptitle(title)
+    sns.despine(figure)
+    return figure
+
+
+def ranks_over_steps(expansions: pd.DataFrame, title: str) -> Figure:
+    """Ranks over training, a panel for each kind of weight: thin lines are layers (mean over seeds), thick their mean.
+
+    Args:
+        expansions: step, network, layer, kind, rank, seed: a record for each test.
+    """
+    kinds = [
+        (network, kind)
+        for network in networks_of(expansions)
+        for kind in by_place(expansions[expansions.network == network]).index
+    ]
+    columns = 5
+    rows = -(-len(kinds) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(9.5, 1.5 * rows + 0.4), sharex=True, sharey=True, layout="constrained", squeeze=False
+    )
+    colors = dict(zip(("attention", "self-attention", "cross-attention", "other"), sns.color_palette(), strict=False))
+    for axis, (network, kind) in zip(axes.flat, kinds, strict=False):
+        own = expansions[(expansions.network == network) & (expansions.kind == kind)]
+        lines = own.pivot_table(index="step", columns="layer", values="rank")
+        lines.loc[0] = 1  # where SeLoRA starts
+        lines = lines.sort_index()
+        axis.step(lines.index, lines, where="post", color="0.75", linewidth=0.7)
+        axis.step(lines.index, lines.mean(axis=1), where="post", color=colors[group(kind)], linewidth=2)
+        axis.set_title(f"{NETWORKS[network]}: {kind}", fontsize=8)
+    for axis in axes.flat[len(kinds) :]:
+        axis.set_visible(False)
+    figure.supxlabel("step")
+    figure.supylabel("rank")
+    figure.suptitle(title)
+    sns.despine(figure)
+    return figure
+
+
+def ranks_over_time(expansions: pd.DataFrame, title: str) -> Figure:
+    """Ranks after each test (mean, and 10 to 90 % of the layers) and the FI-Ratios seen, per network."""
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 5), sharex=True, layout="constrained")
+    for color, (network, rows) in zip(sns.color_palette(), expansions.groupby("network", sort=False), strict=False):
+        for axis, column in ((top, "rank"), (bottom, "fi_ratio")):
+            by_step = rows.groupby("step")[column]
+            middle = by_step.mean() if column == "rank" else by_step.median()
+            axis.plot(middle.index, middle, "o-", color=color, markersize=4, label=NETWORKS[network])
+            axis.fill_between(middle.index, by_step.quantile(0.1), by_step.quantile(0.9), color=color, alpha=0.15)
+    top.set(ylabel="rank: mean, 10-90 %", title=title)
+    bottom.set(xlabel="step", ylabel="FI-Ratio: median, 10-90 %")
+    top.legend()
+    sns.despine(figure)
+    return figure
+
+
+def agreement(maps: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
+    """Spearman's correlation of the ranks at any two thresholds, over the layers of each network."""
+    networks = {
+        NETWORKS[name]: {
+            f"λ = {threshold:g}": ranks[ranks.network == name].set_index("layer")["rank"]
+            for threshold, ranks in maps.items()
+        }
+        for name in NETWORKS
+    }
+    return pd.concat({name: pd.DataFrame(ranks).corr("spearman") for name, ranks in networks.items()})
+
+
+def threshold_maps(maps: Mapping[float, pd.DataFrame], title: str) -> Figure:
+    """Rank maps side by side, a column for each threshold, all in one colour scale.
+
+    Args:
+        maps: `ranks` by threshold.
+    """
+    largest = max(ranks["rank"].max() for ranks in maps.values())
+    networks = networks_of(next(iter(maps.values())))
+    heights = [next(iter(maps.values())).query("network == @n").kind.nunique() for n in networks]
+    figure, axes = plt.subplots(
+        len(networks), len(maps), figsize=(1.6 + 1.7 * len(maps), 0.24 * sum(heights) + 1.3), layout="constrained",
+        squeeze=False, sharex="row", sharey="row", gridspec_kw={"height_ratios": heights},
+    )  # fmt: skip
+    for column, (threshold, ranks) in zip(axes.T, sorted(maps.items()), strict=True):
+        for axis, network in zip(column, networks, strict=True):
+            own = ranks[ranks.network == network]
+            draw_map(axis, by_place(own), largest, annotate=False)
+            first = f"λ = {threshold:g}\n" if axis is column[0] else ""
+            axis.set_title(f"{first}{NETWORKS[network]}, mean {own['rank'].mean():.1f}", fontsize=8)
+            axis.set_xticks([])
+    figure.colorbar(axes[0, 0].collections[0], ax=axes, label="rank", aspect=40, pad=0.01)
+    figure.suptitle(title)
+    return figure
+
+
+def ablation_curves(table: pd.DataFrame) -> Figure:
+    """What a threshold costs and brings, a panel for each figure, a line for each data set.
+
+    Args:
+        table: `report.ablation.ablation_runs`.
+    """
+    table = table.sort_values("threshold")
+    words = table.threshold.map("{:g}".format)  # evenly spaced: the thresholds crowd at 1
+    table = table.assign(
+        threshold=words, parameters=table.unet_params + table.text_encoder_params, kid=1000 * table.kid
+    )
+    panels = {
+        "kid": "KID x 1000 ↓",
+        "clip": "CLIP score ↑",
+        "auroc": "finding AUROC ↑",
+        "parameters": "trainable parameters",
+        "train_seconds": "training, seconds",
+        "unet_mean_rank": "mean rank, U-Net",
+        "text_encoder_mean_rank": "mean rank, text encoder",
+    }
+    panels = {name: words for name, words in panels.items() if table[name].notna().any()}
+    figure, axes = plt.subplots(2, 4, figsize=(11, 4.6), sharex=True, layout="constrained")
+    for axis, (name, words) in zip(axes.flat, panels.items(), strict=False):
+        sns.lineplot(
+            table, x="threshold", y=name, hue="dataset", marker="o", errorbar="sd", ax=axis, legend=axis is axes[0, 0]
+        )
+        axis.set(title=words, ylabel="", xlabel="λ")
+        axis.tick_params(axis="x", labelbottom=True, labelsize=8)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    axes[0, 0].legend(fontsize=7)
+    sns.despine(figure)
+    return figure

@@ -1,0 +1,78 @@
+"""Figures of runs: their losses, and how they compare."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+
+def loss_curves(histories: Mapping[str, pd.DataFrame], window: int = 20) -> Figure:
+    """Training loss (moving mean over `window` steps) and validation loss of some runs, by title."""
+    figure, axis = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    for color, (title, history) in zip(sns.color_palette(), histories.items(), strict=False):
+        smooth = history.train_loss.rolling(window, min_periods=1).mean()
+        axis.plot(history.step, smooth, color=color, alpha=0.6, label=f"{title}, training")
+        measured = history.dropna(subset="val_loss")
+        axis.plot(measured.step, measured.val_loss, "o-", color=color, markersize=4, label=f"{title}, validation")
+    axis.set(xlabel="step", ylabel="denoising loss (MSE)")
+    axis.legend(fontsize=8)
+    sns.despine(figure)
+    return figure
+
+
+def kid_points(runs: pd.DataFrame) -> Figure:
+    """KID of every run: a point for each seed, a bar at their mean, beside the data set's floor and ceiling."""
+    datasets, methods = list(dict.fromkeys(runs.dataset)), list(dict.fromkeys(runs.method))
+    figure, axes = plt.subplots(
+        1, len(datasets), figsize=(4.5 * len(datasets), 1.2 + 0.25 * len(methods)), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axis, dataset in zip(axes[0], datasets, strict=True):
+        rows = runs[runs.dataset == dataset]
+        for name, style in (("floor", ":"), ("ceiling", "--")):
+            value = 1000 * rows.iloc[0][name]["kid"]
+            axis.axvline(value, color="0.5", linestyle=style, zorder=0, label=f"{name} {value:.1f}")
+        place = rows.method.map(methods.index)
+        means = 1000 * rows.groupby(place).kid.mean()
+        axis.vlines(means, means.index - 0.3, means.index + 0.3, color="tab:blue")
+        axis.scatter(1000 * rows.kid, place, s=16, color="tab:blue", alpha=0.6, linewidth=0)
+        axis.set(title=f"{dataset}, {rows.n.iloc[0]} images", xlabel="KID x 1000\n← better", yticks=range(len(methods)))
+        axis.set(yticklabels=methods, ylim=(len(methods) - 0.4, -0.6))
+        axis.legend(fontsize=7, loc="lower right")
+    sns.despine(figure)
+    return figure
+
+
+def differences(table: pd.DataFrame) -> Figure:
+    """Each method's difference from LoRA with its 95 % interval, from Table 1: hollow where the interval holds 0.
+
+    A row of panels per data set. The base is left out: its distance from LoRA would hide all others.
+    """
+    datasets = list(dict.fromkeys(table.dataset))
+    methods = [method for method in dict.fromkeys(table.method) if method not in ("base", "lora")]
+    panels = {"kid": ("KID x 1000\n← better", 1000), "clip": ("CLIP score\nbetter →", 1)}
+    panels["auroc"] = ("finding AUROC\nbetter →", 1)
+    figure, axes = plt.subplots(
+        len(datasets), len(panels), figsize=(9, 1 + len(datasets) * (0.5 + 0.25 * len(methods))), sharex="col",
+        sharey=True, squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for line, dataset in zip(axes, datasets, strict=True):
+        rows = table[(table.dataset == dataset) & table.method.isin(methods)]
+        for axis, (name, (_, unit)) in zip(line, panels.items(), strict=True):
+            value, low, high = (unit * rows[f"{name}_{column}"] for column in ("diff", "diff_low", "diff_high"))
+            place, clear = rows.method.map(methods.index), (low > 0) | (high < 0)
+            axis.axvline(0, color="0.5", linestyle=":")
+            axis.hlines(place, low, high, color="tab:blue")
+            axis.scatter(value, place, c=["tab:blue" if c else "white" for c in clear], edgecolor="tab:blue", zorder=3)
+            axis.set(yticks=range(len(methods)), yticklabels=methods, ylim=(len(methods) - 0.4, -0.6))
+            axis.locator_params(axis="x", nbins=5)
+            if value.isna().all():
+                axis.text(0.5, 0.5, "no figure", transform=axis.transAxes, ha="center", color="0.5")
+        line[0].set_ylabel(dataset)
+    for axis, (words, _) in zip(axes[-1], panels.values(), strict=True):
+        axis.set_xlabel(words)
+    figure.suptitle("Difference from LoRA, 95 % over images within seeds; hollow: the interval holds 0 or is missing")
+    sns.despine(figure)
+    return figure

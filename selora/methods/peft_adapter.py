@@ -1,0 +1,26 @@
+"""Adapters that PEFT has and that are no LoRA (VeRA, LoHa and their kin): one line of settings each."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import peft
+from torch import nn
+
+from selora.adapters import add_tuner, linear_layers
+from selora.diffusion.method import Method
+
+
+class PeftAdapter(Method):
+    """Settings: config (the name of one of PEFT's configurations), and its options."""
+
+    def attach(self, networks: Mapping[str, nn.Module]) -> None:
+        options = {name: value for name, value in self.settings.items() if name not in ("config", "learning_rate")}
+        self.tuners = {}
+        for network, model in networks.items():
+            config = getattr(peft, self.settings["config"])(target_modules=linear_layers(model), **options)
+            self.tuners[network] = add_tuner(model, config, self.seed)
+
+    def save(self, networks: Mapping[str, nn.Module], folder: Path) -> None:
+        """Write PEFT's own format, one folder a network: `PeftModel.from_pretrained(pipe.unet, folder / "unet")`."""
+        for network, tuner in self.tuners.items():
+            tuner.save_pretrained(folder / network)

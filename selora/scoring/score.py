@@ -1,0 +1,137 @@
+"""All scores of one set of generated images, and what they are to be read beside: a floor and a ceiling."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+from torchmetrics.multimodal import CLIPScore
+
+from selora.data.example import Example
+from selora.diffusion.checkpoint import hash_tensors, load_checkpoint, save_checkpoint
+from selora.diffusion.latents import decode, encode
+from selora.scoring.classifier import finding_scores, label_matrix, make_classifier
+from selora.scoring.clip import clip_metric, clip_scores
+from selora.scoring.encoders import Encoder, features, make_encoder
+from selora.scoring.labels import LABELS, counted
+from selora.scoring.metrics import fid, finding_auroc, kid, kid_error, ms_ssim_within, prdc
+from selora.scoring.resampling import replicates
+
+DIVERSITY = (6, 3)  # prompts, and images of each, for MS-SSIM: 18 images more to sample
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What looks at the images: an encoder, a CLIP, and a classifier of findings."""
+
+    encoder: Encoder
+    clip: CLIPScore
+    classifier: nn.Module  # of `classifier.CLASSIFIERS`
+
+
+def make_judges(encoder: str, clip: str, classifier: str, device: torch.device) -> Judges:
+    """The judges that a profile names, on a device."""
+    return Judges(
+        make_encoder(encoder).to(device), clip_metric(clip).to(device), make_classifier(classifier).to(device)
+    )
+
+
+def distances(reference: torch.Tensor, generated: torch.Tensor) -> dict:
+    """What two sets of features (N, F), (M, F) say of each other."""
+    return {
+        "fid": fid(reference, generated),
+        "kid": kid(reference, generated),
+        "kid_error": kid_error(reference, generated),
+        **prdc(reference, generated),
+    }
+
+
+def by_image(images: np.ndarray, examples: Sequence[Example], judges: Judges) -> pd.DataFrame:
+    """One row per image: id, clip (with its own prompt), and the classifier's score of each finding."""
+    table = pd.DataFrame(finding_scores(judges.classifier, images).numpy(), columns=LABELS)
+    table.insert(0, "clip", clip_scores(judges.clip, images, [e.prompt for e in examples]).numpy())
+    table.insert(0, "id", [e.id for e in examples])
+    return table
+
+
+def scores_and_labels(table: pd.DataFrame, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The classifier's scores, from `by_image`'s table, and what the prompts say: both (N, LABELS)."""
+    labels = label_matrix([e.findings for e in examples], [e.places for e in examples])
+    return torch.from_numpy(table[list(LABELS)].to_numpy(copy=True)), labels
+
+
+def score_prompts(table: pd.DataFrame, examples: Sequence[Example]) -> dict:
+    """CLIP score and AUROC of each finding, from `by_image`'s table."""
+    found = finding_auroc(*scores_and_labels(table, examples), list(LABELS))
+    return {"clip": float(table["clip"].mean()), "findings": found}
+
+
+def score_reference(
+    vae: AutoencoderKL,
+    reference: np.ndarray,
+    examples: Sequence[Example],
+    others: np.ndarray,
+    judges: Judges,
+    batch_size: int,
+    cache: Path,
+) -> tuple[torch.Tensor, dict]:
+    """Features of the reference images, and the scores that bound every method's; computed once per data set.
+
+    Args:
+        reference: images generated ones are compared with, (N, H, W, 3) uint8, and their examples.
+        others: as many other images of the same set: their distance is the floor that sampling noise alone gives.
+        cache: folder where the outcome is kept, under a hash of everything it depends on.
+
+    Returns:
+        Features (N, F), and a record: floor, ceiling (each as `distances`; the ceiling is the autoencoder's
+        reconstruction of the reference, which no adapter of the denoiser can better; with `score_prompts`), and
+        reference (`score_prompts` of the reference images themselves).
+    """
+    digest = hashlib.sha256(reference.tobytes() + others.tobytes() + repr(examples).encode())
+    for module in (judges.encoder, judges.clip, judges.classifier, vae):
+        digest.update(hash_tensors(module.state_dict()))
+    path = cache / f"reference-{digest.hexdigest()[:16]}.safetensors"
+    if not path.exists():
+        real, other = features(judges.encoder, reference), features(judges.encoder, others)
+        rebuilt = decode(vae, encode(vae, reference, batch_size), batch_size)
+        record = {
+            "floor": distances(real[: len(other)], other),
+            "ceiling": distances(real, features(judges.encoder, rebuilt))
+            | score_prompts(by_image(rebuilt, examples, judges), examples),
+            "reference": score_prompts(by_image(reference, examples, judges), examples),
+        }
+        save_checkpoint(path, {"features": real}, record)
+    tensors, record = load_checkpoint(path)
+    return tensors["features"], record
+
+
+def cached_features(encoder: Encoder, images: np.ndarray, cache: Path) -> torch.Tensor:
+    """`features` of real images, kept in folder `cache` under a hash of the images and of the encoder's weights."""
+    digest = hashlib.sha256(images.tobytes() + hash_tensors(encoder.state_dict()))
+    path = cache / f"features-{digest.hexdigest()[:16]}.safetensors"
+    if not path.exists():
+        save_checkpoint(path, {"features": features(encoder, images)}, {"images": len(images)})
+    return load_checkpoint(path)[0]["features"]
+
+
+def score(
+    images: np.ndarray, examples: Sequence[Example], groups: np.ndarray, reference: torch.Tensor, judges: Judges
+) -> tuple[dict, dict, pd.DataFrame]:
+    """All scores of generated images (N, H, W, 3) uint8, their `replicates`, and the table behind them, by image.
+
+    Args:
+        examples: whose prompts the images were made for.
+        groups: several images of each of some prompts (P, M, H, W, 3), for diversity.
+        reference: features (N, F) of the real images, those of the examples.
+    """
+    table, generated = by_image(images, examples, judges), features(judges.encoder, images)
+    found = distances(reference, generated) | score_prompts(table, examples)
+    columns = [LABELS.index(record["finding"]) for record in counted(found["findings"])]
+    scores, labels = (values[:, columns] for values in scores_and_labels(table, examples))
+    drawn = replicates(reference, generated, torch.from_numpy(table["clip"].to_numpy(copy=True)), scores, labels)
+    return found | {"ms_ssim": ms_ssim_within(groups), "n": len(images)}, drawn, table

@@ -1,0 +1,47 @@
+"""One run from the shell: python -m selora.study --profile quick --dataset iu-drr --method selora --seed 0
+
+Over several GPUs: accelerate launch --multi_gpu --num_processes 4 -m selora.study ...
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from selora.data import DATASETS
+from selora.files import RESULTS
+from selora.methods import named
+from selora.study.preflight import check_needs
+from selora.study.profiles import check_choices, load_profile
+from selora.study.results import Run
+from selora.study.run import make_run
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Make the run that the command's arguments name, or read it if it is done, and print its main figures."""
+    parser = argparse.ArgumentParser(prog="python -m selora.study", description="Train, sample and score one run.")
+    parser.add_argument("--profile", default="quick")
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--method", required=True, help="selora@1.05 is selora with another threshold")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--data-root", default="", help="folder of the real sets; without it SELORA_DATA, else data/raw"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results; without it %(default)s")
+    args = parser.parse_args(arguments)
+    try:
+        check_choices("data set", [args.dataset], DATASETS)
+        methods = named(args.method)[0]
+        profile = load_profile(args.profile, datasets=args.dataset, methods=methods, data_root=args.data_root)
+        check_needs(profile)
+        run = Run(profile, args.dataset, args.method, args.seed, args.results)
+        result = make_run(run)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"selora: {error}")
+    print(
+        f"FID {result['fid']:.1f}  KID {result['kid']:.4f}  over {result['n']} images ({result['settings']['encoder']})"
+    )
+    print(run.folder)
+
+
+if __name__ == "__main__":
+    main()

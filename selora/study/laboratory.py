@@ -1,0 +1,174 @@
+"""What the numbered notebooks have in common: a profile's runs, made, read and shown."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import fill
+
+import pandas as pd
+from IPython import get_ipython
+from IPython.display import display
+from matplotlib.figure import Figure
+from PIL import Image
+
+from selora.data import SPLITS, load_examples
+from selora.data.example import Example
+from selora.data.pictures import open_image
+from selora.figures import pictures
+from selora.figures.examples import PAPER_PROMPT, clearest, nearest_prompts
+from selora.figures.runs import loss_curves
+from selora.files import RESULTS
+from selora.methods import METHODS
+from selora.study.grid import EXECUTORS, make_runs
+from selora.study.notebooks import check_parameters
+from selora.study.profiles import Profile, check_choices, load_profile
+from selora.study.results import Run
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # text progress bars need no widgets
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # PEFT's use of transformers
+
+PUBLISHED = RESULTS / "published" / "mini"  # the reference results
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a notebook needs of the study: a profile, the folder of its results, and the runs in it."""
+
+    profile: Profile
+    folder: Path
+    executor: str = "local"
+
+    def run(self, *methods: str) -> pd.DataFrame:
+        """Run methods on all data sets and seeds of the profile, skipping what is done; their main figures."""
+        return self.make(self.runs(methods))
+
+    def runs(self, methods: Sequence[str]) -> list[Run]:
+        """The runs of some methods, of all data sets and seeds."""
+        return [self.named(d, m, s) for m in methods for d in self.profile.datasets for s in self.profile.seeds_of(m)]
+
+    def named(self, dataset: str, method: str, seed: int | None = None) -> Run:
+        """A run by its names; by default of the profile's first seed."""
+        return Run(self.profile, dataset, method, self.profile.seeds[0] if seed is None else seed, self.folder.parent)
+
+    def run_ablation(self) -> pd.DataFrame:
+        """Run SeLoRA at the profile's thresholds, skipping what is done; their main figures."""
+        return self.make(self.ablation_runs())
+
+    def ablation_runs(self) -> list[Run]:
+        """The runs at the profile's thresholds, but for SeLoRA's own, of which there is a run."""
+        chosen = self.profile.ablation_datasets or self.profile.datasets
+        datasets = [dataset for dataset in self.profile.datasets if dataset in chosen]
+        own = METHODS["selora"][1] | self.profile.method_settings.get("selora", {})
+        names = [f"selora@{threshold}" for threshold in self.profile.ablation if threshold != own["threshold"]]
+        return [self.named(d, name, s) for d in datasets for name in names for s in self.profile.seeds_of(name)]
+
+    def run_everything(self) -> None:
+        """Make all runs of the profile at once, for an executor that has many machines."""
+        methods = self.profile.methods
+        self.make(self.runs(methods) + (self.ablation_runs() if "selora" in methods else []))
+
+    def make(self, runs: list[Run]) -> pd.DataFrame:
+        """Make runs, skipping what is done; the main figures of each."""
+        results = make_runs(runs, self.executor)
+        rows = [{**r, "floor_fid": r["floor"]["fid"], "floor_kid": r["floor"]["kid"]} for r in results]
+        shown = ["dataset", "method", "seed", "n", "fid", "floor_fid", "kid", "kid_error", "floor_kid", "clip"]
+        return pd.DataFrame(rows, columns=[*shown, "best_step", "train_seconds"])
+
+    def finished(self, dataset: str) -> list[str]:
+        """The profile's methods that were run on a data set."""
+        return [method for method in self.profile.methods if self.named(dataset, method).done]
+
+    def scored(self, dataset: str) -> list[Example]:
+        """The test examples that were sampled and scored."""
+        return load_examples(dataset, "test", self.profile.data_root)[: self.profile.images]
+
+    def images(self, examples: list[Example]) -> list:
+        """The examples' own images as the models see them."""
+        return [open_image(e.path, self.profile.resolution) for e in examples]
+
+    def show_samples(self, *methods: str, count: int, figure: str) -> None:
+        """Show reference images and the same prompts' generated ones, one grid per data set."""
+        for dataset in self.profile.datasets:
+            examples = self.scored(dataset)[:count]
+            self.show_examples(dataset, examples, [e.prompt for e in examples], methods, f"{figure}_{dataset}")
+
+    def show_findings(self, figure: str) -> None:
+        """Show the test examples with the clearest findings, and what each method made of their prompts."""
+        for dataset in self.profile.datasets:
+            chosen = clearest(dataset, self.scored(dataset))
+            captions = [f"{finding.upper()}: {e.prompt}" for finding, e in chosen.items()]
+            self.show_examples(dataset, list(chosen.values()), captions, self.finished(dataset), f"{figure}_{dataset}")
+
+    def show_examples(self, dataset: str, examples: list[Example], captions: list[str], methods, figure: str) -> None:
+        """Show some test examples, and below what methods made of their prompts, as far as they were run."""
+        finished = [method for method in methods if method in self.finished(dataset)]
+        names = [e.id for e in examples]
+        rows = {self.reference(dataset): self.images(examples)}
+        rows |= {m: [Image.open(path) for path in self.named(dataset, m).samples(names)] for m in finished}
+        self.show_grid(rows, captions, dataset, figure)
+
+    def show_paper_prompt(self, dataset: str, count: int, figure: str) -> None:
+        """Show what each method makes of the prompt of the paper's Fig. 2, below the images of the nearest reports."""
+        from selora.study.sample_run import sample_run  # it needs torch, which most notebooks do not
+
+        examples = [e for split in SPLITS for e in load_examples(dataset, split, self.profile.data_root)]
+        nearest = nearest_prompts(PAPER_PROMPT, examples, count)
+        rows = {self.reference(dataset): self.images(nearest)}
+        for method in self.finished(dataset):
+            images = sample_run(self.named(dataset, method), PAPER_PROMPT, count)
+            if images:
+                rows[method] = images
+            else:
+                print(f"{method}: its weights are in PEFT's own format, which is not read here")
+        self.show_grid(rows, [e.prompt for e in nearest], f"{dataset}: “{PAPER_PROMPT}”", figure)
+
+    def show_grid(self, rows: dict, captions: list[str], title: str, figure: str) -> None:
+        """Show and save rows of pictures."""
+        grid = pictures.image_grid(rows, captions)
+        grid.suptitle(fill(title, 24 * max(len(images) for images in rows.values())), fontsize=9)
+        display(self.save(grid, figure))
+
+    def reference(self, dataset: str) -> str:
+        """What a data set's own images are called: only radiographs of people are 'real'."""
+        return "reference,\nrendered" if dataset.endswith("-drr") else "real"
+
+    def loss_curves(self, methods: list[str], figure: str) -> Figure:
+        """Training and validation loss of some methods on all data sets, where they were run."""
+        histories = {
+            f"{method}, {dataset}": self.named(dataset, method).table("history")
+            for dataset in self.profile.datasets
+            for method in methods
+            if method in self.finished(dataset)
+        }
+        return self.save(loss_curves(histories), figure)
+
+    def ranks(self, dataset: str, method: str = "selora") -> pd.DataFrame:
+        """Ranks of a method's layers, of all its finished seeds: network, layer, kind, rank, seed."""
+        return self.over_seeds(dataset, method, "ranks")
+
+    def expansions(self, dataset: str, method: str = "selora") -> pd.DataFrame:
+        """A growing method's tests of layers, of all its finished seeds: expansions.csv with kind and seed."""
+        tests = self.over_seeds(dataset, method, "expansions")
+        kinds = self.ranks(dataset, method)[["network", "layer", "kind"]].drop_duplicates()
+        return tests.merge(kinds, on=["network", "layer"])
+
+    def over_seeds(self, dataset: str, method: str, name: str) -> pd.DataFrame:
+        """One of a method's tables, of all its finished seeds in one."""
+        runs = [self.named(dataset, method, seed) for seed in self.profile.seeds_of(method)]
+        tables = {run.seed: run.table(name) for run in runs if run.done}
+        if not tables:
+            raise FileNotFoundError(f"{method} was not run on {dataset}: run its notebook, or make run_all, first")
+        return pd.concat(tables, names=["seed"]).reset_index("seed")
+
+    def save(self, figure: Figure, name: str) -> Figure:
+        """Write a figure into the results' folder and hand it back."""
+        return pictures.save_figure(figure, self.folder, name)
+
+
+def open_study(profile: str, datasets: str, methods: str, data_root: str, results: str, executor: str) -> Study:
+    """The study that the parameters of the notebook at hand describe; an unknown parameter or name ends it."""
+    check_parameters(get_ipython().user_ns["In"])
+    loaded = load_profile(profile, datasets, methods, data_root)
+    check_choices("executor", [executor], EXECUTORS)
+    return Study(loaded, Path(results or RESULTS) / loaded.name, executor)

@@ -1,0 +1,149 @@
+"""Profiles: the sizes of the study, one small YAML file each, beside this file."""
+
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import yaml
+
+from selora.data import DATASETS
+from selora.diffusion.solvers import SOLVERS
+from selora.methods import BUILDS_ON, METHODS, named
+
+FOLDER = Path(__file__).parent
+NOT_OF_A_RUN = {
+    *("name", "datasets", "methods", "seeds", "ablation", "ablation_datasets", "one_seed"),  # which runs there are
+    *("accumulation", "gradient_checkpointing", "compile", "checkpoint_interval"),  # how a machine gets there
+    *("data_root", "method_settings", "audit_steps"),
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All settings of a study; the YAML files say why each value was chosen.
+
+    Raises:
+        ValueError: for a value that cannot work, with the choices.
+    """
+
+    name: str
+    base_model: str  # a folder of the repository, or a hub id
+    resolution: int  # pixels
+    datasets: list[str]
+    methods: list[str]
+    seeds: list[int]
+    steps: dict[str, int]  # training steps per data set, and under 'other' of those that are not named
+    batch_size: int
+    learning_rate: float
+    prompt_dropout: float
+    validation_images: int
+    checkpoint_interval: int  # steps
+    images: int  # scored per run, at most; the first of the test split
+    sampling_steps: int
+    guidance_scale: float
+    sampling_batch: int
+    encoder: str  # of FID, KID and their kin
+    clip: str  # of the CLIP score: a folder of the repository, or a hub id
+    classifier: str  # of the findings
+    ablation: list[float] = field(default_factory=list)  # thresholds of SeLoRA tried beside its own, on one seed
+    ablation_datasets: list[str] | None = None  # where; without it, all of the profile's
+    one_seed: list[str] = field(default_factory=list)  # methods that are run with the first seed alone
+    method_settings: dict[str, dict] = field(default_factory=dict)
+    audit_steps: int = 60  # of each of the audit's short trainings, which are probed six times
+    data_root: str | None = None  # folder of the real data sets; without it SELORA_DATA, else data/raw
+    precision: str = "fp32"  # of the frozen weights and of the arithmetic: fp32 or bf16; what is trained is fp32 always
+    solver: str = "sde-dpmsolver++"  # of SOLVERS
+    accumulation: int = 1  # parts of a batch that go through the networks one after the other
+    gradient_checkpointing: bool = False  # a third more time for far less memory
+    compile: bool = False  # torch.compile; pays on a GPU, in runs of thousands of steps
+
+    def __post_init__(self):
+        check_choices("data set", [*self.datasets, *(self.ablation_datasets or [])], DATASETS)
+        check_choices("method", [*self.methods, *self.one_seed, *self.method_settings], METHODS)
+        for method, settings in self.method_settings.items():
+            check_choices(f"setting of {method}", list(settings), METHODS[method][1])
+            self.check_rate(f"{method}'s learning_rate", settings.get("learning_rate", self.learning_rate))
+        check_choices("precision", [self.precision], ("fp32", "bf16"))
+        check_choices("solver", [self.solver], SOLVERS)
+        self.check_rate("learning_rate", self.learning_rate)
+        for name in self.datasets:
+            if name not in self.steps and "other" not in self.steps:
+                raise ValueError(f"profile {self.name} gives no steps for data set '{name}': add it under 'steps'")
+        for name in (
+            "resolution",
+            "batch_size",
+            "validation_images",
+            "checkpoint_interval",
+            "images",
+            "sampling_steps",
+            "sampling_batch",
+            "accumulation",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"profile {self.name}: {name} is {getattr(self, name)}, but must be 1 or more")
+        if self.resolution % 8:
+            raise ValueError(
+                f"profile {self.name}: resolution is {self.resolution}, but the autoencoder halves pictures three "
+                "times: choose a multiple of 8"
+            )
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"profile {self.name}: batch_size {self.batch_size} cannot be cut into {self.accumulation} equal "
+                "parts: choose an accumulation that divides it"
+            )
+
+    def check_rate(self, what: str, value: object) -> None:
+        """Raise ValueError for a learning rate that YAML reads as text, as it does 1e-4."""
+        if not isinstance(value, float):
+            raise ValueError(f"profile {self.name}: {what} is {value!r}; write it as 3.0e-3")
+
+    def seeds_of(self, method: str) -> list[int]:
+        """The seeds that a method is run with; the ablation's runs have the first alone."""
+        return self.seeds[:1] if method in self.one_seed or "@" in method else self.seeds
+
+    def run_settings(self, dataset: str, method: str) -> dict:
+        """What determines the outcome of one run, besides data set, method and seed.
+
+        A setting of the profile's own default is not named: so a new one leaves finished runs finished.
+        """
+        settings = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in NOT_OF_A_RUN and getattr(self, f.name) != f.default
+        }
+        base, changed = named(method)
+        steps = self.steps[dataset if dataset in self.steps else "other"]
+        own = METHODS[base][1] | self.method_settings.get(base, {}) | changed
+        if own.get("interval", 1) > steps:
+            raise ValueError(
+                f"profile {self.name}: {base} would never grow: its interval is {own['interval']}, and {dataset} gets "
+                f"{steps} steps"
+            )
+        needs = {"needs": self.run_settings(dataset, BUILDS_ON[base])["method"]} if base in BUILDS_ON else {}
+        return settings | needs | {"steps": steps, "method": own}
+
+
+def check_choices(what: str, names: list[str], choices) -> None:
+    """Raise ValueError naming the choices where a name is not among them."""
+    for name in names:
+        if name not in choices:
+            raise ValueError(f"unknown {what} '{name}': choose from {', '.join(choices)}")
+
+
+def profile_names() -> list[str]:
+    """The profiles there are."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load_profile(name: str, datasets: str = "", methods: str = "", data_root: str = "") -> Profile:
+    """Read a profile; comma-separated `datasets` and `methods` narrow it, `data_root` says where real data is.
+
+    Raises:
+        ValueError: for an unknown profile, data set, method or setting, with the choices.
+    """
+    check_choices("profile", [name], profile_names())
+    values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    check_choices(f"setting in profile {name}", list(values), [f.name for f in fields(Profile)])
+    profile = Profile(name=name, **values)
+    narrowed = {"datasets": datasets, "methods": methods}
+    narrowed = {key: [n.strip() for n in value.split(",")] for key, value in narrowed.items() if value}
+    return replace(profile, **narrowed, **({"data_root": data_root} if data_root else {}))

@@ -1,0 +1,1 @@
+"""What a study found, from the files of its runs alone, without torch."""

@@ -1,0 +1,70 @@
+"""A run, and what lies in its folder: the one place that knows where a run's result.json is."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from selora.files import RESULTS
+from selora.methods import BUILDS_ON, named
+from selora.scoring.labels import mean_auroc
+from selora.study.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a study, by what names it. Its method may be a name of the ablation's, as 'selora@1.05'."""
+
+    profile: Profile
+    dataset: str
+    method: str
+    seed: int
+    results: Path = RESULTS  # the folder of all profiles' results
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files are."""
+        return folder_of(self.results / self.profile.name, self.dataset, self.method, self.seed)
+
+    @property
+    def record(self) -> Path:
+        """The file that is written last: a run that has it is done."""
+        return self.folder / "result.json"
+
+    @property
+    def done(self) -> bool:
+        return self.record.exists()
+
+    @property
+    def builds_on(self) -> "Run | None":
+        """The run of the same data set and seed that this one's method reads."""
+        needed = BUILDS_ON.get(named(self.method)[0])
+        return replace(self, method=needed) if needed else None
+
+    def result(self) -> dict:
+        """What stands in its result.json."""
+        return json.loads(self.record.read_text())
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of its tables: 'history', 'ranks', 'expansions' or 'scores'."""
+        return pd.read_csv(self.folder / f"{name}.csv")
+
+    def samples(self, ids: Sequence[str]) -> list[Path]:
+        """The generated images, by the ids of the examples they were prompted with."""
+        return [self.folder / "samples" / f"{name}.png" for name in ids]
+
+
+def folder_of(results: Path, dataset: str, method: str, seed: int) -> Path:
+    """Where a run's files are, below the folder of its profile's results."""
+    return results / "runs" / dataset / method / f"seed{seed}"
+
+
+def finished_runs(folder: Path) -> pd.DataFrame:
+    """All finished runs below a profile's results folder, one row each, as their result.json has them.
+
+    `bootstrap` is an empty record in runs made before there was one; `auroc` is the mean over findings.
+    """
+    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("runs/*/*/*/result.json"))]
+    return pd.DataFrame([{"bootstrap": {}, **run, "auroc": mean_auroc(run)} for run in runs])

@@ -1,0 +1,197 @@
+"""The stages of a run that is to be made: prepare, train, sample, score, record."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from torch import nn
+
+from selora.data import SPLITS, DataError, Example, load_examples
+from selora.data.pictures import load_images
+from selora.diffusion import machine
+from selora.diffusion.base import load_base, noise_schedule
+from selora.diffusion.draws import look_batches
+from selora.diffusion.latents import cached_latents, tokenize
+from selora.diffusion.loop import train
+from selora.diffusion.method import Earlier, Method
+from selora.diffusion.sampling import sample
+from selora.files import CACHE, write_json
+from selora.methods import make_method, named
+from selora.scoring.score import DIVERSITY, Judges, make_judges, score, score_reference
+from selora.study.profiles import Profile
+from selora.study.records import record, write_ranks, write_table
+from selora.study.results import Run
+
+FEWEST = 6  # images, for precision and recall: they look at the five nearest neighbours
+UNTRAINED = {"history": [], "expansions": [], "best_step": None, "best_loss": None, "train_seconds": 0.0, "own": {}}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run needs: its examples by split, those it is scored with, the pipeline, the method and the judges."""
+
+    examples: dict[str, list[Example]]
+    scored: list[Example]
+    reference: np.ndarray  # the scored examples' own images, (N, H, W, 3) uint8
+    others: np.ndarray  # as many of the training set's, for the floor
+    pipe: StableDiffusionPipeline
+    method: Method
+    judges: Judges | None  # of the main process alone
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return {"unet": self.pipe.unet, "text_encoder": self.pipe.text_encoder}
+
+
+def execute(run: Run, settings: dict) -> None:
+    """Make a run with the settings that determine it, and leave all its files in its folder."""
+    this = machine.state()
+    prepared = prepare(run, settings)
+    if this.is_main_process:
+        write_json(run.folder / "settings.json", settings)
+    machine.reset_peak_memory()
+    graphs = machine.compiled_graphs()
+    trained = train_method(run, settings, prepared)
+    images, groups, sample_seconds = sample_images(run, prepared)
+    if this.is_main_process:
+        sizes = write_ranks(prepared.networks, run.folder)
+        found, replicates = score_images(run, prepared, images, groups)
+        costs = {
+            "train_seconds": trained["train_seconds"],
+            "sample_seconds": sample_seconds,
+            "peak_memory_mb": machine.peak_memory_mb(),
+            "compiled_graphs": machine.compiled_graphs() - graphs,
+        }
+        record(run, settings, trained, found | sizes, replicates, costs)
+    this.wait_for_everyone()
+
+
+def prepare(run: Run, settings: dict) -> Prepared:
+    """Load all that may be missing, before hours of training."""
+    profile = run.profile
+    examples = {split: load_examples(run.dataset, split, profile.data_root) for split in SPLITS}
+    examples["val"] = examples["val"][: profile.validation_images]
+    scored, others = reference_and_others(examples["test"], examples["train"], profile.images)
+    reference, other = (load_images(part, profile.resolution) for part in (scored, others))
+    pipe = load_base(profile.base_model, profile.precision)
+    judges = None
+    if machine.state().is_main_process:
+        judges = make_judges(profile.encoder, profile.clip, profile.classifier, pipe.device)
+    if profile.gradient_checkpointing:
+        pipe.unet.enable_gradient_checkpointing()
+    own, _ = named(run.method)
+    method = make_method(own, settings["method"], run.seed, settings["steps"], read_earlier(run.builds_on))
+    return Prepared(examples, scored, reference, other, pipe, method, judges)
+
+
+def read_earlier(run: Run | None) -> Earlier | None:
+    """What a method reads of the finished run that it builds on."""
+    return Earlier(run.result(), run.table("expansions").to_dict("records")) if run else None
+
+
+def train_method(run: Run, settings: dict, prepared: Prepared) -> dict:
+    """Attach the method and train it, save its weights, and write history.csv and expansions.csv.
+
+    Returns:
+        What `loop.train` does; `UNTRAINED` for a method that does not train.
+    """
+    profile, pipe, method, networks = run.profile, prepared.pipe, prepared.method, prepared.networks
+    if not method.trains:
+        method.attach(networks)
+        return UNTRAINED
+    examples = {split: prepared.examples[split] for split in ("train", "val") if prepared.examples[split]}
+    data = {
+        split: (
+            cached_latents(pipe.vae, found, profile.resolution, CACHE, profile.sampling_batch),
+            tokenize(pipe.tokenizer, [e.prompt for e in found]),
+        )
+        for split, found in examples.items()
+    }
+    schedule = noise_schedule(pipe)
+    method.inspect(networks, look_batches(*data["train"], schedule, run.seed))
+    method.attach(networks)
+    if profile.compile:
+        machine.compile_blocks(pipe.unet)
+    trained = train(
+        networks,
+        method,
+        schedule,
+        data,
+        empty_tokens=tokenize(pipe.tokenizer, [""]),
+        checkpoint=run.folder / "checkpoint.safetensors",
+        steps=settings["steps"],
+        batch_size=profile.batch_size,
+        learning_rate=settings["method"].get("learning_rate", profile.learning_rate),
+        prompt_dropout=profile.prompt_dropout,
+        checkpoint_interval=profile.checkpoint_interval,
+        seed=run.seed,
+        accumulation=profile.accumulation,
+    )
+    if machine.state().is_main_process:
+        method.save(networks, run.folder)
+        for name in ("history", "expansions"):
+            if trained[name]:
+                write_table(pd.DataFrame(trained[name]), run.folder / f"{name}.csv")
+    return trained
+
+
+def sample_images(run: Run, prepared: Prepared) -> tuple[np.ndarray, np.ndarray, float]:
+    """Images (N, H, W, 3) uint8 of the scored prompts, several of each of the first prompts (P, M, H, W, 3), and the
+    seconds that the former took."""
+    sampled = sampler(run.profile, prepared.pipe, run.seed)
+    started = time.perf_counter()
+    images = sampled([e.prompt for e in prepared.scored])
+    seconds = time.perf_counter() - started
+    prompts, times = DIVERSITY
+    groups = sampled([e.prompt for e in prepared.scored[:prompts] for _ in range(times)])
+    return images, groups.reshape(-1, times, *groups.shape[1:]), seconds
+
+
+def sampler(profile: Profile, pipe: StableDiffusionPipeline, seed: int) -> Callable[[Sequence[str]], np.ndarray]:
+    """`sampling.sample` as a profile asks for it: from prompts to images."""
+    return partial(
+        sample,
+        pipe,
+        size=profile.resolution,
+        steps=profile.sampling_steps,
+        guidance_scale=profile.guidance_scale,
+        batch_size=profile.sampling_batch,
+        seed=seed,
+        solver=profile.solver,
+    )
+
+
+def score_images(run: Run, prepared: Prepared, images: np.ndarray, groups: np.ndarray) -> tuple[dict, dict]:
+    """Write samples and scores.csv; all scores of the images with what bounds them, and their replicates."""
+    folder, batch_size, scored, judges = run.folder, run.profile.sampling_batch, prepared.scored, prepared.judges
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    for image, path in zip(images, run.samples([e.id for e in scored]), strict=True):
+        Image.fromarray(image).save(path)
+    real, bounds = score_reference(
+        prepared.pipe.vae, prepared.reference, scored, prepared.others, judges, batch_size, CACHE
+    )
+    found, replicates, table = score(images, scored, groups, real, judges)
+    write_table(table, folder / "scores.csv")
+    return found | bounds, replicates
+
+
+def reference_and_others(test: list[Example], train: list[Example], count: int) -> tuple[list[Example], list[Example]]:
+    """The examples whose prompts and images runs are scored with, and as many of the training set, for the floor.
+
+    Raises:
+        DataError: where there are too few to score anything with.
+    """
+    scored = test[:count]
+    others = random.Random(0).sample(train, min(len(scored), len(train)))
+    if len(others) < FEWEST:
+        raise DataError(
+            f"{len(scored)} test images and {len(train)} to train on are too few: scores need {FEWEST} of each. Add "
+            "images to the data set, or raise 'images' in the profile."
+        )
+    return scored, others

@@ -1,0 +1,58 @@
+"""The loop: a killed run ends as an uninterrupted one does, and the best weights by validation loss are kept."""
+
+import pytest
+import torch
+from conftest import Killed, run
+
+from selora.adapters import ranks, trained_tensors
+from selora.diffusion import loop
+from selora.methods import METHODS
+
+TRAINED = [name for name in METHODS if name not in ("base", "qlora")]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("kill_at", [1, 4, 7])
+def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(base, data, earlier, tmp_path, name, kill_at):
+    whole, outcome = run(base, name, data, tmp_path / "whole.safetensors", earlier)
+    with pytest.raises(Killed):
+        run(base, name, data, tmp_path / "killed.safetensors", earlier, kill_at)
+    resumed, again = run(base, name, data, tmp_path / "killed.safetensors", earlier)
+
+    expected, found = trained_tensors(whole), trained_tensors(resumed)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert again["history"] == outcome["history"]
+    assert again["expansions"] == outcome["expansions"]
+
+
+def test_training_lowers_the_loss_and_selora_grows(base, data, tmp_path):
+    networks, outcome = run(base, "selora", data, tmp_path / "c.safetensors", steps=20, learning_rate=1e-2)
+    first, last = outcome["history"][2]["val_loss"], outcome["best_loss"]
+    assert last < first
+    assert any(record["expanded"] for record in outcome["expansions"])
+    assert len(set(ranks(networks["unet"]).values())) > 1
+
+
+def test_the_best_weights_by_validation_loss_are_kept_with_their_ranks(base, data, tmp_path):
+    """A learning rate that ruins the weights: the first validation, before the ruin, must win over later ones."""
+    networks, outcome = run(base, "selora", data, tmp_path / "c.safetensors", steps=9, learning_rate=5.0)
+    measured = {row["step"]: row["val_loss"] for row in outcome["history"] if row["val_loss"] is not None}
+    assert outcome["best_step"] == min(measured, key=measured.get) < 9
+    stopped, _ = run(base, "selora", data, tmp_path / "d.safetensors", steps=outcome["best_step"], learning_rate=5.0)
+    expected, found = trained_tensors(stopped), trained_tensors(networks)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert ranks(networks["unet"]) == ranks(stopped["unet"])
+
+
+def test_without_validation_images_the_last_weights_count(base, data, tmp_path):
+    _, outcome = run(base, "lora", {"train": data["train"]}, tmp_path / "c.safetensors")
+    assert outcome["best_step"] == 7
+    assert outcome["best_loss"] is None
+
+
+def test_without_validation_an_epoch_writes_no_checkpoint(base, data, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(loop, "save_checkpoint", lambda path, tensors, record: saved.append(record["step"]))
+    run(base, "lora", {"train": data["train"]}, tmp_path / "c.safetensors", checkpoint_interval=3)
+    assert saved == [3, 6, 7]

@@ -1,0 +1,199 @@
+"""Table 1 from result.json files alone, against hand-computed figures."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from selora.files import write_json
+from selora.scoring.resampling import DRAWS
+from selora.study.report.ablation import ablation_runs
+from selora.study.report.comparison import difference, differences, marks
+from selora.study.report.table1 import collect, table1, write_table1
+from selora.study.report.table1_text import escaped
+
+COLUMNS = (
+    "dataset method n_seeds fid_mean fid_std kid_mean kid_std clip_mean clip_std auroc_mean auroc_std unet_params "
+    "text_encoder_params unet_pct text_encoder_pct train_seconds peak_memory_mb kid_diff kid_diff_low kid_diff_high "
+    "clip_diff clip_diff_low clip_diff_high auroc_diff auroc_diff_low auroc_diff_high kid_best clip_best auroc_best"
+).split()
+
+
+def write_run(results, method: str, seed: int, kid: float, bootstrap: dict) -> None:
+    result = {
+        "dataset": "iu-drr", "method": method, "seed": seed, "n": 100, "fid": 100 * kid, "kid": kid,
+        "clip": 20.0, "findings": [{"finding": "nodule", "auroc": 0.6}, {"finding": "nodule, left", "auroc": 0.1}],
+        "floor": {"fid": 4.0, "kid": -0.001}, "ceiling": {"fid": 2.0, "kid": 0.01, "clip": 30.0, "findings": []},
+        "reference": {"clip": 31.0, "findings": [{"finding": "nodule", "auroc": 0.9}]},
+        "unet_params": 10 + seed, "text_encoder_params": 5, "unet_pct": 0.5, "text_encoder_pct": 0.25,
+        "unet_mean_rank": 2.0, "text_encoder_mean_rank": 1.5, "train_seconds": 3.0, "peak_memory_mb": 100.0,
+        "commit": "abc",
+        "settings": {
+            "encoder": "efficientnet-lite0", "guidance_scale": 2.0, "sampling_steps": 15, "prompt_dropout": 0.1,
+            "base_model": "data/mini-sd", "clip": "data/mini-clip",
+            "method": {"threshold": float(method.partition("@")[2] or 1.1)},
+        },
+    }  # fmt: skip
+    if bootstrap:
+        result["bootstrap"] = bootstrap
+    write_json(results / "runs" / "iu-drr" / method / f"seed{seed}" / "result.json", result)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Runs from before there were replicates."""
+    for method, seed, kid in (("selora", 0, 0.1), ("selora", 1, 0.3), ("base", 0, 0.9)):
+        write_run(tmp_path, method, seed, kid, {})
+    return tmp_path
+
+
+@pytest.fixture
+def compared(tmp_path):
+    """LoRA, SeLoRA 0.1 above it in every replicate, DyLoRA on either side of LoRA, the base below all."""
+    drawn = np.random.default_rng(0).normal(0.5, 0.05, (3, 40))
+    for seed in range(3):
+        kid = drawn[seed].tolist()
+        write_run(tmp_path, "lora", seed, 0.5 + 0.01 * seed, {"kid": kid})
+        write_run(tmp_path, "selora", seed, 0.6 + 0.01 * seed, {"kid": [v + 0.1 for v in kid]})
+    either_side = (drawn[0] + 0.02 + np.where(np.arange(40) % 2, 0.05, -0.05)).tolist()
+    write_run(tmp_path, "dylora", 0, 0.52, {"kid": either_side})
+    write_run(tmp_path, "base", 0, 0.2, {"kid": drawn[0].tolist()})
+    return tmp_path
+
+
+def test_means_deviations_and_order(folder):
+    table = table1(collect(folder))
+    assert list(table.columns) == COLUMNS
+    assert list(table.method) == ["base", "selora"]  # the registry's order, not the alphabet's or the disk's
+    selora = table.set_index("method").loc["selora"]
+    assert selora.n_seeds == 2
+    assert np.isclose(selora.kid_mean, 0.2) and np.isclose(selora.kid_std, np.std([0.1, 0.3], ddof=1))
+    assert np.isnan(table.set_index("method").loc["base"].kid_std)
+
+
+def test_the_caption_names_what_a_reader_must_know(folder):
+    write_table1(folder)
+    text = (folder / "table1.md").read_text()
+    for words in (
+        "efficientnet-lite0",
+        "100 for iu-drr",
+        "Guidance scale 2.0",
+        "15 steps",
+        "dropout 0.1",
+        "floor",
+        "ceiling",
+        "paired bootstrap over images within seeds",
+        f"{DRAWS} resamples",
+        "Three seeds carry no interval of their own",
+        "best of the adapters",
+        "paper's own figures, as printed",
+        "do not compare with those above",
+        "| Montgomery County CXR | SeLoRA | 205.54 ± 9.56 | 26.38 ± 0.04 |",
+    ):
+        assert words in text
+    assert "| iu-drr | selora | 2 | 20.0 ± 14.1 | **200.0 ± 141.4** | - | **20.0 ± 0.0** | **0.600 ± 0.000** |" in text
+    assert "reference against reference* |  | 4.0 | -1.0 |  | 31.0 | 0.900 |" in text
+
+
+def test_the_csv_has_the_contracts_columns(folder):
+    write_table1(folder)
+    assert list(pd.read_csv(folder / "table1.csv").columns) == COLUMNS
+
+
+def test_a_method_that_is_higher_by_a_constant_differs_by_it_in_every_replicate(compared):
+    table = table1(collect(compared)).set_index("method")
+    found = table.loc["selora", ["kid_diff", "kid_diff_low", "kid_diff_high"]].astype(float)
+    assert np.allclose(found, 0.1)
+    assert table.loc["lora", ["kid_diff", "kid_diff_low", "kid_diff_high"]].isna().all()  # no difference from itself
+
+
+def test_a_run_against_itself_differs_by_exactly_zero(compared):
+    lora = collect(compared).query("method == 'lora'")
+    assert difference(lora, lora, "kid") == (0, 0, 0)
+
+
+def test_the_difference_is_averaged_over_the_seeds_that_both_have_replicate_by_replicate():
+    rng = np.random.default_rng(1)
+    a, b = ({seed: rng.normal(size=50) for seed in seeds} for seeds in ((0, 1, 2), (1, 2, 3)))
+
+    def runs(drawn):
+        rows = [{"seed": s, "kid": s * len(d), "bootstrap": {"kid": d.tolist()}} for s, d in drawn.items()]
+        return pd.DataFrame(rows)
+
+    expected = np.sort([((a[1][i] - b[1][i]) + (a[2][i] - b[2][i])) / 2 for i in range(50)])
+    _, low, high = difference(runs(a), runs(b), "kid")
+    assert expected[1] <= low <= expected[2] and expected[47] <= high <= expected[48]  # 2.5 % of 49 steps is 1.2
+
+
+def test_best_and_tied_are_marked_among_the_adapters_only(compared):
+    runs = collect(compared)
+    assert marks(runs, "kid") == {"lora": "best", "selora": ""}  # the base is lower and no rival, dylora has one seed
+    first = runs[runs.seed == 0]
+    assert marks(first, "kid") == {"lora": "best", "dylora": "tied", "selora": ""}
+    write_table1(compared)
+    text = (compared / "table1.md").read_text()
+    assert "| lora | 3 | 51.0 ± 1.0 | **510.0 ± 10.0** | - |" in text
+    assert "| selora | 3 | 61.0 ± 1.0 | 610.0 ± 10.0 | +100.0 [100.0, 100.0] |" in text
+    assert "| dylora | 1 | 52.0 | 520.0 | +20.0 [-30.0, 70.0] |" in text
+
+
+def test_higher_is_better_for_the_clip_score():
+    drawn = np.linspace(-1, 1, 41)
+    rows = [("lora", 21.0, drawn + 21), ("selora", 20.0, drawn + 20), ("sora", 20.5, 20.5 - 2 * drawn)]
+    runs = pd.DataFrame([{"method": m, "seed": 0, "clip": c, "bootstrap": {"clip": d.tolist()}} for m, c, d in rows])
+    assert marks(runs, "clip") == {"lora": "best", "selora": "", "sora": "tied"}
+
+
+def test_differences_count_the_seeds_where_the_method_is_better_by_the_figures_own_sign(compared):
+    table = differences(collect(compared), "selora", ["lora", "dylora", "vera"]).set_index(["less", "figure"])
+    assert table.loc[("lora", "kid"), ["difference", "low", "high"]].tolist() == pytest.approx([0.1, 0.1, 0.1])
+    assert table.loc[("lora", "kid"), "better"] == "0 of 3"  # a higher KID is worse
+    assert table.loc[("dylora", "kid"), "better"] == "0 of 1"  # one common seed
+    assert differences(collect(compared), "base", ["selora"]).set_index("figure").loc["kid", "better"] == "1 of 1"
+    assert "vera" not in table.index.get_level_values("less")
+
+
+def test_runs_from_before_there_were_replicates_have_a_difference_without_interval(folder):
+    write_run(folder, "lora", 0, 0.2, {})
+    selora = table1(collect(folder)).set_index("method").loc["selora"]
+    assert np.isclose(selora.kid_diff, 0.1 - 0.2)  # of seed 0, which both have
+    assert np.isnan(selora.kid_diff_low) and selora.kid_best in ("best", "")
+    write_table1(folder)
+    assert "| -100.0 [-] |" in (folder / "table1.md").read_text()
+
+
+def test_the_ablation_is_not_of_table_1(compared):
+    write_run(compared, "selora@1.05", 0, 0.4, {})
+    assert "selora@1.05" not in set(collect(compared).method)
+    ablation = ablation_runs(compared)
+    assert list(zip(ablation.threshold, ablation.seed, strict=True)) == [(1.05, 0), (1.1, 0), (1.1, 1), (1.1, 2)]
+    assert ablation.auroc.tolist() == [0.6] * 4 and ablation.unet_mean_rank.tolist() == [2.0] * 4
+    assert ablation_runs(compared / "nowhere").empty
+
+
+def test_latex_says_the_same_in_its_own_signs(compared):
+    assert escaped("**a_b** 5 % & -1.0 ± 2 † {#}") == r"\textbf{a\_b} 5 \% \& $-$1.0 $\pm$ 2 $^\dagger$ \{\#\}"
+    assert escaped("lora-matched [-]") == "lora-matched [-]"
+    write_table1(compared)
+    text = (compared / "table1.tex").read_text()
+    assert r"& \textbf{510.0 $\pm$ 10.0} &" in text and r"+20.0 [$-$30.0, 70.0]" in text
+    assert text.isascii()
+    for opened in ("table", "tabular"):
+        assert text.count(rf"\begin{{{opened}}}") == text.count(rf"\end{{{opened}}}") == 2
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+    rows = [line.split(" & ") for line in text.splitlines() if line.endswith(r"\\")]
+    assert {len(row) for row in rows} == {12, 6}
+
+
+def test_a_list_of_numbers_is_one_line_and_reads_back(tmp_path):
+    record = {"a": [1.5, None, -2e-07], "words": ["x, [1]", "[\n 1\n]"], "deep": [{"b": [1]}, [[2, 3], []]]}
+    write_json(tmp_path / "r.json", record)
+    text = (tmp_path / "r.json").read_text()
+    assert json.loads(text) == record
+    assert '"a": [1.5, null, -2e-07],' in text
+
+
+def test_no_run_says_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="make run_all"):
+        collect(tmp_path)
