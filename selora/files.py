@@ -15,6 +15,17 @@ RESULTS = REPOSITORY / "results"
 NOTEBOOKS = REPOSITORY / "notebooks"
 
 
+def check_clone(package: str) -> None:
+    """Raise ImportError, in one line, where this is an installed copy of selora: the study reads its repository."""
+    if not NOTEBOOKS.is_dir():
+        # `python -m` shows an error that names the package as one line, without a traceback
+        raise ImportError(
+            f"{package} needs the study's repository, its data and notebooks, and {REPOSITORY} is none: git clone it "
+            "and run make env there. Installed alone, selora is the method: from selora import SeLoRA",
+            name=package,
+        )
+
+
 def write_json(path: Path, record: dict) -> None:
     """Write a record as readable JSON, a list of numbers on one line."""
     text = json.dumps(record, indent=2) + "\n"
