@@ -8,12 +8,11 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image, ImageFilter
 from torch import nn
-from torchmetrics.multimodal import CLIPScore
 
 from selora.analysis.image_sets import ImageSets
 from selora.diffusion.latents import decode, encode
 from selora.scoring.classifier import finding_scores, label_matrix
-from selora.scoring.clip import clip_scores
+from selora.scoring.clip import CLIP, clip_scores
 from selora.scoring.encoders import Encoder, features
 from selora.scoring.labels import LABELS, SIDED
 from selora.scoring.metrics import auroc, bootstrap, fid, kid
@@ -133,7 +132,7 @@ def flips(sets: ImageSets, classifier: nn.Module) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["finding", "left", "right", "as they are", "mirrored"])
 
 
-def alignments(sets: ImageSets, clip: CLIPScore, seed: int = 0) -> pd.DataFrame:
+def alignments(sets: ImageSets, clip: CLIP, seed: int = 0) -> pd.DataFrame:
     """Mean CLIP score of the reference and of each method's images with their own prompts and with each other's.
 
     Columns: images, right, shuffled, and low and high of the difference's 95 % bootstrap interval.

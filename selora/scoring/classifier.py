@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 from selora.files import DATA
-from selora.scoring.encoders import XRayDenseNet
 from selora.scoring.labels import LABELS
 
 CLASSIFIER = DATA / "mini-findings"
@@ -95,26 +94,54 @@ def to_input(images: torch.Tensor) -> torch.Tensor:
 
 
 class XRayClassifier(nn.Module):
-    """A DenseNet of torchxrayvision, trained on real radiographs of one source, asked for the findings it knows.
+    """A DenseNet of torchxrayvision, trained on real radiographs of one source ('nih' or 'chex'), asked for what it knows.
 
-    For real data. It knows no sides, and half of the findings; the others' scores are no numbers.
+    For real data. It knows no sides, and half of the findings; the others' scores are no numbers. Neither source is IU
+    X-Ray: the weights of 'all' saw it, and would flatter whatever was trained on it.
     """
 
     def __init__(self, source: str) -> None:
         super().__init__()
         from torchxrayvision.models import model_urls
 
-        self.encoder = XRayDenseNet(source)
+        self.network = xray_densenet(source)
         theirs = model_urls[f"densenet121-res224-{source}"]["labels"]
         self.columns = {LABELS.index(ours): theirs.index(name) for name, ours in XRAY.items() if name in theirs}
 
     def scores(self, images: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) uint8 to (N, L)."""
-        found = self.encoder.network(self.encoder.pixels(images).mean(dim=1, keepdim=True)).sigmoid()
+        resized = F.interpolate(images.float(), size=(224, 224), mode="bicubic", antialias=True).clamp(0, 255)
+        found = self.network((resized / 255 * 2048 - 1024).mean(dim=1, keepdim=True)).sigmoid()
         scores = torch.full((len(images), len(LABELS)), torch.nan, device=found.device)
         for ours, theirs in self.columns.items():
             scores[:, ours] = found[:, theirs]
         return scores
+
+
+def xray_densenet(source: str) -> nn.Module:
+    """torchxrayvision's DenseNet of a source, its weights fetched when it is first used."""
+    from torchxrayvision import models
+
+    url = models.model_urls[f"densenet121-res224-{source}"]["weights_url"]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path))
+    network = models.DenseNet()
+    network.load_state_dict(weights_of_pickled(path, network))
+    return network.eval().requires_grad_(False)
+
+
+def weights_of_pickled(path: Path, like: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights in a file that holds a whole pickled module, without running what else a pickle may hold.
+
+    Only the classes that `like`, a module of the same make, consists of are let through.
+    """
+    with torch.serialization.safe_globals([*{type(module) for module in like.modules()}, set]):
+        pickled = torch.load(path, map_location="cpu", weights_only=True)
+    for module in pickled.modules():
+        vars(module).setdefault("_non_persistent_buffers_set", set())  # pickles of before torch 1.6 lack it
+    return pickled.state_dict()
 
 
 CLASSIFIERS = {

@@ -4,8 +4,6 @@ Each takes (N, 3, H, W) uint8 of any size, gives (N, num_features) float32, and 
 pixels and the `input_range` it brings images to.
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import nn
@@ -85,70 +83,7 @@ class Inception(Encoder):
         return self.network(images)  # it resizes by itself, the way FID's figures depend on
 
 
-class XRayDenseNet(Encoder):
-    """A DenseNet of torchxrayvision trained on one set of real radiographs ('nih' or 'chex'), neither of them IU X-Ray.
-
-    The weights of 'all' saw IU X-Ray and would flatter whatever was trained on it.
-    """
-
-    num_features, size, input_range = 1024, 224, (-1024.0, 1024.0)
-
-    def __init__(self, source: str):
-        super().__init__()
-        from torchxrayvision import models
-
-        url = models.model_urls[f"densenet121-res224-{source}"]["weights_url"]
-        path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path))
-        self.network = models.DenseNet()
-        self.network.load_state_dict(weights_of_pickled(path, self.network))
-        self.freeze()
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network.features2(self.pixels(images).mean(dim=1, keepdim=True))
-
-
-class RadDino(Encoder):
-    """Microsoft's RAD-DINO, a vision transformer trained on radiographs without labels."""
-
-    num_features, size, input_range = 768, 518, (0.0, 1.0)
-
-    def __init__(self):
-        super().__init__()
-        from transformers import AutoModel, BaseImageProcessor
-
-        settings, _ = BaseImageProcessor.get_image_processor_dict("microsoft/rad-dino")
-        self.register_buffer("mean", torch.tensor(settings["image_mean"]).view(1, 3, 1, 1))
-        self.register_buffer("deviation", torch.tensor(settings["image_std"]).view(1, 3, 1, 1))
-        self.network = AutoModel.from_pretrained("microsoft/rad-dino", use_safetensors=True)
-        self.freeze()
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network(pixel_values=(self.pixels(images) - self.mean) / self.deviation).pooler_output
-
-
-ENCODERS = {
-    "efficientnet-lite0": (EfficientNetLite0, ()),
-    "mini-clip": (MiniCLIP, ()),
-    "inception": (Inception, ()),
-    "xrv-nih": (XRayDenseNet, ("nih",)),
-    "xrv-chex": (XRayDenseNet, ("chex",)),
-    "rad-dino": (RadDino, ()),
-}
-
-
-def weights_of_pickled(path: Path, like: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights in a file that holds a whole pickled module, without running what else a pickle may hold.
-
-    Only the classes that `like`, a module of the same make, consists of are let through.
-    """
-    with torch.serialization.safe_globals([*{type(module) for module in like.modules()}, set]):
-        pickled = torch.load(path, map_location="cpu", weights_only=True)
-    for module in pickled.modules():
-        vars(module).setdefault("_non_persistent_buffers_set", set())  # pickles of before torch 1.6 lack it
-    return pickled.state_dict()
+ENCODERS = {"efficientnet-lite0": EfficientNetLite0, "mini-clip": MiniCLIP, "inception": Inception}
 
 
 def make_encoder(name: str) -> Encoder:
@@ -160,9 +95,8 @@ def make_encoder(name: str) -> Encoder:
     """
     if name not in ENCODERS:
         raise ValueError(f"unknown encoder '{name}': choose from {', '.join(ENCODERS)}")
-    cls, arguments = ENCODERS[name]
     try:
-        return cls(*arguments)
+        return ENCODERS[name]()
     except (ImportError, OSError) as error:
         if name in SHIPPED:
             raise

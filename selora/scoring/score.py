@@ -10,13 +10,12 @@ import pandas as pd
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
-from torchmetrics.multimodal import CLIPScore
 
 from selora.data.example import Example
 from selora.diffusion.checkpoint import hash_tensors, load_checkpoint, save_checkpoint
 from selora.diffusion.latents import decode, encode
 from selora.scoring.classifier import finding_scores, label_matrix, make_classifier
-from selora.scoring.clip import clip_metric, clip_scores
+from selora.scoring.clip import CLIP, clip_scores
 from selora.scoring.encoders import Encoder, features, make_encoder
 from selora.scoring.labels import LABELS, counted
 from selora.scoring.metrics import fid, finding_auroc, kid, kid_error, ms_ssim_within, prdc
@@ -30,15 +29,13 @@ class Judges:
     """What looks at the images: an encoder, a CLIP, and a classifier of findings."""
 
     encoder: Encoder
-    clip: CLIPScore
+    clip: CLIP
     classifier: nn.Module  # of `classifier.CLASSIFIERS`
 
 
 def make_judges(encoder: str, clip: str, classifier: str, device: torch.device) -> Judges:
     """The judges that a profile names, on a device."""
-    return Judges(
-        make_encoder(encoder).to(device), clip_metric(clip).to(device), make_classifier(classifier).to(device)
-    )
+    return Judges(make_encoder(encoder).to(device), CLIP(clip).to(device), make_classifier(classifier).to(device))
 
 
 def distances(reference: torch.Tensor, generated: torch.Tensor) -> dict:

@@ -20,7 +20,7 @@ from selora.analysis.controls import (
 from selora.analysis.image_sets import load_image_sets
 from selora.diffusion.base import load_base
 from selora.scoring.classifier import load_classifier
-from selora.scoring.clip import clip_metric
+from selora.scoring.clip import CLIP
 from selora.scoring.encoders import features, make_encoder
 from selora.study.profiles import load_profile
 
@@ -89,7 +89,7 @@ def test_mirroring_moves_the_sides(sets):
 
 def test_shuffled_prompts_score_below_right_ones(sets):
 
-    table = alignments(sets, clip_metric("data/mini-clip")).set_index("images")
+    table = alignments(sets, CLIP("data/mini-clip")).set_index("images")
     assert table.right["reference"] > table.shuffled["reference"]
     assert table.right["reference"] > table.right["copies"]  # real images, but of other prompts
 

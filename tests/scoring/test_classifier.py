@@ -128,7 +128,7 @@ def test_a_classifier_of_real_radiographs_is_asked_for_what_it_knows(monkeypatch
     import sys
     from types import ModuleType
 
-    from selora.scoring import classifier, encoders
+    from selora.scoring import classifier
 
     package, models = ModuleType("torchxrayvision"), ModuleType("torchxrayvision.models")
     labels = ["Hernia", "Effusion", "", "Cardiomegaly"]
@@ -137,15 +137,16 @@ def test_a_classifier_of_real_radiographs_is_asked_for_what_it_knows(monkeypatch
     monkeypatch.setitem(sys.modules, "torchxrayvision", package)
     monkeypatch.setitem(sys.modules, "torchxrayvision.models", models)
 
-    class Brightness(encoders.XRayDenseNet):
-        def __init__(self, source):
-            super(encoders.XRayDenseNet, self).__init__()
+    class Brightness(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
             self.weight = torch.nn.Parameter(torch.ones(1))
-            self.network = lambda x: torch.stack(
-                [x.mean((1, 2, 3)), *[x.mean((1, 2, 3)) / 1024 * k for k in (1, 2, 3)]], 1
-            )
 
-    monkeypatch.setattr(classifier, "XRayDenseNet", Brightness)
+        def forward(self, x):
+            assert x.shape[1:] == (1, 224, 224)
+            return torch.stack([x.mean((1, 2, 3)), *[x.mean((1, 2, 3)) / 1024 * k for k in (1, 2, 3)]], 1)
+
+    monkeypatch.setattr(classifier, "xray_densenet", lambda source: Brightness())
     dark_and_bright = np.stack([np.zeros((32, 32, 3)), np.full((32, 32, 3), 255)]).astype(np.uint8)
     scores = finding_scores(classifier.make_classifier("xrv-nih"), dark_and_bright)
     known = [label for label, column in zip(LABELS, scores.T, strict=True) if not column.isnan().any()]

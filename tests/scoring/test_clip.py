@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchmetrics.multimodal import CLIPScore
 from transformers import CLIPModel, CLIPProcessor
 
 from selora.data import Example, load_examples, open_image
 from selora.files import REPOSITORY
+from selora.scoring.clip import CLIP, clip_scores
 
 FOLDER = REPOSITORY / "data" / "mini-clip"
 
@@ -66,6 +68,36 @@ def test_right_pairs_score_above_shuffled_ones(model, processor):
     cosine = found.image_embeds @ found.text_embeds.T  # both are of unit length
     gap = cosine.diag() - cosine.roll(1, dims=1).diag()
     assert gap.mean() > 3 * gap.std() / len(gap) ** 0.5
+
+
+def test_scores_are_those_of_torchmetrics(model, processor):
+    """One by one, through CLIPScore; its state before the end, where it is cut off at 0."""
+
+    class Towers(torch.nn.Module):
+        """Its features plain tensors, as torchmetrics expects them; transformers 5 wraps them."""
+
+        config = model.config
+
+        def get_image_features(self, *given) -> torch.Tensor:
+            return model.get_image_features(*given).pooler_output
+
+        def get_text_features(self, *given) -> torch.Tensor:
+            return model.get_text_features(*given).pooler_output
+
+    def cut(**given):
+        return processor(**given, **({"truncation": True} if "text" in given else {}))
+
+    images = np.random.default_rng(0).integers(0, 256, (5, 128, 128, 3), dtype=np.uint8)
+    images[1:3] = [open_image(e.path, 128) for e in load_examples("iu-drr", "test")[:2]]
+    prompts = ["", "heart large, lungs clear.", "no effusion.", "heart " * 100, "Nodule in the left upper lobe."]
+    metric, expected = CLIPScore(lambda: (Towers(), cut)), []
+    for image, prompt in zip(images, prompts, strict=True):
+        metric.reset()
+        metric.update(torch.from_numpy(image).permute(2, 0, 1), prompt)
+        expected.append(metric.score.item())
+    assert min(expected) < 0 < max(expected)
+    found = clip_scores(CLIP("data/mini-clip"), images, prompts, batch_size=3)
+    assert found.tolist() == pytest.approx(expected, rel=0, abs=1e-5)
 
 
 def test_recall_against_rows_counted_by_hand(train_clip):

@@ -9,7 +9,8 @@ import scipy.linalg
 import torch
 
 from selora.scoring import SHIPPED
-from selora.scoring.encoders import ENCODERS, features, make_encoder, weights_of_pickled
+from selora.scoring.classifier import weights_of_pickled
+from selora.scoring.encoders import ENCODERS, features, make_encoder
 from selora.scoring.metrics import auroc, auroc_interval, fid, finding_auroc, kid, kid_error, ms_ssim_within, prdc
 from selora.scoring.resampling import DRAWS, replicates, resampled_auroc, resampled_kid, resamples
 
@@ -193,6 +194,6 @@ def test_a_pickled_module_gives_its_weights_and_no_stranger_passes(tmp_path):
 
 
 def test_an_encoder_that_is_not_here_says_what_to_do(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchxrayvision", None)
-    with pytest.raises(RuntimeError, match="'xrv-nih' is not on this machine .* no download: efficientnet-lite0, mini"):
-        make_encoder("xrv-nih")
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
+    with pytest.raises(RuntimeError, match="'inception' is not on this machine .* no download: efficientnet-l"):
+        make_encoder("inception")
