@@ -1,4 +1,8 @@
-"""SeLoRA: low-rank adapters whose ranks grow during training, guided by Fisher information."""
+"""SeLoRA: low-rank adapters whose ranks grow during training, guided by Fisher information.
+
+In it: the paper's equations (`adapters` 1, `expansion` 2, `fisher` 3 to 5), `export`, and the study's packages.
+Into these modules: what works on any PEFT model with torch, PEFT, accelerate and safetensors alone.
+"""
 
 from importlib import import_module
 

@@ -1,4 +1,6 @@
-"""The data sets of the study. Adding one is one file with a `load` and one line here."""
+"""In it: the data sets of the study, and how their pictures, texts and findings are read; no torch.
+May enter: a data set, one file with a `load` and one line here, or what several of them read by.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,3 @@
-"""A latent diffusion model on this machine: loaded, trained by any method, sampled. It knows no method by name."""
+"""In it: a latent diffusion model on this machine, loaded, trained by any method, sampled; `method` is the seam.
+May enter: what every method needs; it knows no method by name, no score and no profile.
+"""

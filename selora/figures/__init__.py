@@ -1,1 +1,3 @@
-"""Figures from the files and tables of runs, without torch: each function returns a matplotlib figure."""
+"""In it: pictures and plots from the files and tables of runs; each function returns a matplotlib figure.
+May enter: a figure that a notebook shows, made without torch.
+"""

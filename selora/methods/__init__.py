@@ -1,4 +1,6 @@
-"""The methods of the study. Adding one is a file beside this one and a line here: its class, and all its settings."""
+"""In it: the methods of the study, a `diffusion.method.Method` each; imported when they are asked for.
+May enter: a method, one file beside this one and one line here, its class and all its settings.
+"""
 
 from importlib import import_module
 

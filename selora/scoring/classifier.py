@@ -94,9 +94,9 @@ def to_input(images: torch.Tensor) -> torch.Tensor:
 
 
 class XRayClassifier(nn.Module):
-    """A DenseNet of torchxrayvision, trained on real radiographs of one source ('nih' or 'chex'), asked for what it knows.
+    """A DenseNet of torchxrayvision, trained on real radiographs of one source ('nih' or 'chex') alone.
 
-    For real data. It knows no sides, and half of the findings; the others' scores are no numbers. Neither source is IU
+    For real data. It knows no sides, and half of the findings: the others' scores are no numbers. Neither source is IU
     X-Ray: the weights of 'all' saw it, and would flatter whatever was trained on it.
     """
 

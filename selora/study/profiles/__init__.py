@@ -1,4 +1,6 @@
-"""Profiles: the sizes of the study, one small YAML file each, beside this file."""
+"""In it: profiles, the sizes of the study, and the checks that they can work.
+May enter: a profile, one small YAML file beside this one that says why each value was chosen.
+"""
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
