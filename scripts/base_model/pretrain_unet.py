@@ -1,12 +1,13 @@
 """Trains the mini base's U-Net on views of the CT, scenes and clip art, after its text encoder has learned its words.
 
-    python scripts/pretrain_unet.py --budget 3000                       # captions, the text encoder frozen
-    python scripts/pretrain_unet.py --context oracle --budget 2083      # the bound: a learned token per finding, no words
-    python scripts/pretrain_unet.py --prompted 12                       # what comes of asking for findings
+    python scripts/base_model/pretrain_unet.py --context oracle --budget 2083   # a learned token per finding, no words
+    python scripts/base_model/pretrain_unet.py --budget 4500                    # captions, the text encoder frozen
+    python scripts/base_model/pretrain_unet.py --prompted 12                    # what comes of asking for findings
 
-The oracle says how well the pictures can be followed at all; the gauge compares the two: the loss of held-out views with
-the right findings, with those of another picture of the same view, and with none. Goes on from its checkpoint in
-data/raw/pretrain; starts from the published U-Net.
+The oracle says how well the pictures can be followed at all, and then teaches: where a caption says what a picture does
+not show, the oracle's answer is what is learned. The gauge is the loss of held-out views with the right findings, with
+those of another picture of the same view, and with none. Goes on from its checkpoint in data/raw/pretrain; starts from
+the published U-Net, or from the oracle's where there is one.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from transformers import CLIPTokenizer
 
-from selora.findings import LABELS, SIDED
-from selora.latents import decode
+from selora.diffusion.latents import decode
+from selora.scoring.labels import LABELS, SIDED
 
 LR = 8e-4  # high, as a short budget asks for; warm-up and cosine keep it stable
 VIEWS_SHARE = 0.6  # of a batch; the rest is scenes and clip art: a general model that has seen medical pictures
@@ -89,14 +90,16 @@ class Data:
     def batch(
         self, size: int, length: float, rng: np.random.Generator, taught: int = 0
     ) -> tuple[torch.Tensor, list[str], list]:
-        """Latents (size, 4, 16, 16), captions, and what the views among them are said to show (None for other pictures).
+        """Latents (size, 4, 16, 16), captions, and what the views among them are said to show (None for others).
 
         The first `taught` of the views are said to show what another one shows: for the oracle to say what then.
         """
         n = round(size * self.share)
         rows, others = rng.choice(self.view_rows, n, p=self.weight), rng.choice(self.other_rows, size - n)
         told = [self.told[i] for i in rows]
-        told[:taught] = [t | {"findings": other["findings"]} for t, other in zip(told[:taught], told[::-1])]
+        told[:taught] = [
+            t | {"findings": other["findings"]} for t, other in zip(told[:taught], told[::-1], strict=False)
+        ]
         texts = [
             self.captions.caption(
                 t["view"], t["findings"], length * rng.random(), rng, 1.0 if i < taught else NAMED_VIEW
@@ -173,7 +176,7 @@ def train(oracle: bool, budget: str, batch: int) -> None:
         if not oracle:  # the words as they are now
             parts["text_encoder"].load_state_dict(taught)
             average.module["text_encoder"].load_state_dict(taught)
-    # The oracle has no doubt what a finding looks like: its velocity for a prompt teaches more than a noisy picture does.
+    # The oracle's velocity for a prompt has no noise of its own: it teaches more than a picture does.
     teacher = averaged(data, True) if not oracle and (WORK / "oracle.pt").exists() else None
     taught = round(batch * TAUGHT_SHARE) if teacher else 0
     print(len(data.view_rows), "views", flush=True)
