@@ -5,8 +5,8 @@
 
 Each case is a patient drawn at random with no, one or a few findings, by the same code that renders the study's
 cases, but seen otherwise: coronal slabs (means over 28 to 80 mm from front to back, in parallel rays, with linear
-windows, some inverted), obliques (turned by 25 to 60 degrees), and laterals. Beside each picture stands what it shows: its view, and
-those findings of the case that the view holds. A finding that a slab cuts through or misses is not named.
+windows, some inverted), obliques (turned by 25 to 60 degrees), and laterals. Beside each picture stands what it shows:
+its view, and those findings of the case that the view holds. A finding that a slab cuts through or misses is not named.
 
 Blocks of cases go to data/raw/pretrain/views, which is not tracked; a block that is there is skipped. About a second a
 case on one core.
