@@ -193,7 +193,7 @@ def test_seed_and_step_determine_the_candidates(networks):
         selora = SeLoRA(twin, torch.optim.Adam(trainable(twin)), threshold=1.0, interval=1, seed=seed)
         torch.manual_seed(seed + 7 * step)  # the global generator plays no part
         with selora.probe(step):
-            pass
+            mean_loss(twin, random_batch(2)).backward()
         selora.expand(step)
         return torch.cat([weights(layer)[0][2] for layer in layers_of(twin).values()])
 
@@ -347,6 +347,7 @@ def test_no_hook_outlives_the_probe(networks):
     selora, before = controller(networks), hooks(networks)
     with selora.probe(1):
         assert hooks(networks) > before
+        mean_loss(networks, random_batch(2)).backward()
     assert hooks(networks) == before
 
 
