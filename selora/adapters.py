@@ -33,6 +33,12 @@ def adapter_of(layer: LoraLayer) -> str | None:
     return active[0] if active else None
 
 
+def adapter_name(model: nn.Module) -> str:
+    """Name of the adapter in use in a model, ADAPTER where none of its layers is LoRA (other methods' adapters)."""
+    layers = (module for module in model.modules() if isinstance(module, LoraLayer))
+    return next(filter(None, map(adapter_of, layers)), ADAPTER)
+
+
 def lora_pair(layer: LoraLinear) -> tuple[nn.Linear, nn.Linear]:
     """lora_A and lora_B of a layer's adapter in use."""
     name = adapter_of(layer)

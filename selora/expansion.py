@@ -13,14 +13,7 @@ from accelerate.utils import reduce
 from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
-from selora.adapters import (
-    adapter_of,
-    all_lora_layers,
-    draw_row,
-    lora_pair,
-    other_lora_layers,
-    record_rank,
-)
+from selora.adapters import adapter_of, all_lora_layers, draw_row, lora_pair, other_lora_layers, record_rank
 from selora.fisher import Gradients, fi_ratio, sample_gradients, score
 from selora.growth import append_rank, carry_state
 from selora.probe import Key, Probe
@@ -99,7 +92,8 @@ class SeLoRA:
             self._probe.live = False
         self._probe, self._step = None, None
         self._rows: dict[Key, torch.Tensor] = {}  # the candidate K of each layer
-        self._sums: dict[Key, torch.Tensor] = {}  # squared gradients of the layers seen, original and candidate
+        self._sums: dict[Key, torch.Tensor] = {}  # squared gradients seen, original and candidate
+        self._called: set[Key] = set()  # layers, within the probe
 
     @contextmanager
     def probe(self, step: int, batch_size: int | None = None) -> Iterator[None]:
@@ -119,16 +113,17 @@ class SeLoRA:
         Raises:
             ValueError: if no layer was called inside, or rows cannot be told to be samples (the message says why).
         """
-        if step % self.interval:
+        if step != self._step:
+            if self._step is not None:
+                self._say(f"the test of step {self._step} came to nothing: call expand(step) after each optimizer step")
             self._forget()
+        if step % self.interval:
             yield
             return
-        if step != self._step:
-            self._forget()
-            self._step = step
+        self._step = step
         self._draw_rows()
         probe = self._probe = self._probe or Probe(self.networks, self.layers, self._measure, self._settle, self._say)
-        before, probe.seen = probe.seen, set()
+        probe.seen.clear()
         handles = []
         try:
             for key, layer in self.layers.items():
@@ -142,7 +137,7 @@ class SeLoRA:
                     "backward pass, with adapters that are active and not merged"
                 )
             probe.close()
-            probe.seen |= before
+            self._called |= probe.seen
         except BaseException:
             self._forget()  # half a test is none
             raise
@@ -188,15 +183,12 @@ class SeLoRA:
         if step != self._step:
             raise ValueError(f"expand({step}) after probe({self._step}): call both with the same step")
         if self._probe:
-            self._probe.close()
-            seen = self._probe.seen
-        else:
-            seen = set(self._sums)  # taken back from a saved state
+            self._probe.close()  # if the backward pass came after `probe`
         home = next(iter(self._rows.values())).device
         nothing = next(iter(self._sums.values()), torch.zeros(2)).to(home).new_zeros(2)
         # stacked where they are, so that a GPU is waited for, and other processes are, once and not once a layer
         sums = torch.stack([self._sums.get(key, nothing).to(home) for key in self.layers])  # (layers, 2)
-        counts = torch.tensor([[key in seen, key in self._sums] for key in self.layers], device=home)
+        counts = torch.tensor([[key in self._called, key in self._sums] for key in self.layers], device=home)
         rows = reduce(torch.cat([sums, counts.to(sums)], dim=1), "sum").tolist()
         if not any(reached for *_, reached in rows):
             raise ValueError(
@@ -221,6 +213,51 @@ class SeLoRA:
             )
         self._forget()
         return records
+
+    def state_dict(self) -> dict:
+        """What a resumed run needs to go on with the same growth, beside the adapters and the optimizer: settings, the
+        ranks reached, and the scores of a test that `expand` has not seen yet. Of several processes each has its own.
+
+        For `torch.save`, it can be read with `weights_only=True`.
+        """
+        if self._probe:
+            self._probe.close()
+        return {
+            **self._settings(),
+            "ranks": {key: layer.r[adapter_of(layer)] for key, layer in self.layers.items()},
+            "step": self._step,  # under test
+            "called": sorted(self._called),
+            "scores": {key: sums.cpu() for key, sums in self._sums.items()},
+        }
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Go on where another controller's `state_dict` was taken.
+
+        Layers of a lower rank are grown to the one they had, so that the weights and the optimizer's state that were
+        saved with it fit: load those afterwards.
+
+        Raises:
+            ValueError: if settings or layers are others than then, or a layer's rank is already higher.
+        """
+        for name, value in self._settings().items():
+            if state[name] != value:
+                raise ValueError(f"{name} was {state[name]} when this state was saved and is {value}: make them agree")
+        if odd := state["ranks"].keys() ^ self.layers.keys():
+            raise ValueError(f"these LoRA layers are in the saved state or here, but not in both: {sorted(odd)}")
+        if high := [key for key, layer in self.layers.items() if layer.r[adapter_of(layer)] > state["ranks"][key]]:
+            raise ValueError(f"these layers have a higher rank than in the saved state: {high}. Load into new adapters")
+        generator = torch.Generator().manual_seed(self.seed)  # rows that the saved weights replace
+        for key, layer in self.layers.items():
+            for _ in range(state["ranks"][key] - layer.r[adapter_of(layer)]):
+                self.grow(key, draw_row(lora_pair(layer)[0].weight, generator))
+        self._forget()
+        self._step, self._called = state["step"], set(state["called"])
+        if self._step is not None:
+            self._draw_rows()
+        self._sums = {key: sums.to(self._rows[key].device) for key, sums in state["scores"].items()}
+
+    def _settings(self) -> dict:
+        return {"threshold": self.threshold, "interval": self.interval, "seed": self.seed}
 
     def grow(self, key: tuple[str, str], row: torch.Tensor) -> None:
         """Grow a layer, named (network, layer), by a row (1, d_in) of its lora_A (Eq. 2), with its optimizer state."""
