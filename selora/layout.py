@@ -61,18 +61,29 @@ class Forward:
         return found.pop() if len(found) == 1 else None
 
 
-def check_rows(layer: str, shape: tuple[int, ...], forward: Forward) -> int:
-    """The number of samples in a layer's input of leading axes `shape`, where each row of the first axis is one.
+def turned(x: torch.Tensor) -> bool:
+    """Whether the first two axes of an input were exchanged, as far as its memory shows."""
+    return x.ndim > 2 and 0 < x.stride(0) < x.stride(1)
+
+
+def check_rows(layer: str, x: torch.Tensor, forward: Forward) -> int:
+    """The number of samples in a layer's input x (N, ..., d), where each row of the first axis is one.
 
     Raises:
         ValueError: if what the network was given shows that it is not so, or may not be.
     """
+    shape = x.shape[:-1]
     if not shape:
         raise ValueError(f"the input of {layer} has no axis of samples: give it one, (1, d)")
     if forward.main is not None and shape[0] != len(forward.main):
         raise ValueError(
             f"{layer} saw {shape[0]} rows where {forward.name} was given {len(forward.main)}. "
             f"If they hold all samples, {REMEDY}. Else: {OWN_ROWS}"
+        )
+    if turned(x) and shape[0] == shape[1] > 1:
+        raise ValueError(
+            f"{layer} saw as many tokens as samples, {shape[0]}, and may have its sequences first: take another "
+            "batch size on probing steps"
         )
     if forward.sequence_first:
         raise ValueError(
@@ -82,12 +93,12 @@ def check_rows(layer: str, shape: tuple[int, ...], forward: Forward) -> int:
     return shape[0]
 
 
-def leading(layer: str, shape: tuple[int, ...], forward: Forward, orders: set[str], say: Callable[[str], None]) -> int:
+def leading(layer: str, x: torch.Tensor, forward: Forward, orders: set[str], say: Callable[[str], None]) -> int:
     """How many axes' worth of rows lie before the samples: an input reshapes to (leading, N, -1, d).
 
     Args:
         layer: its name, for messages.
-        shape: leading axes of its input, (N, T), (N * T,), (T, N), (2 * N, T), ...
+        x: its input, (N, T, d), (N * T, d), (T, N, d), (2 * N, T, d), ...
         forward: the call it was part of, with its batch size N.
         orders: what `Forward.order` found in any network of this step.
         say: takes a warning.
@@ -98,6 +109,7 @@ def leading(layer: str, shape: tuple[int, ...], forward: Forward, orders: set[st
     N = forward.batch_size
     if N == 1:
         return 1  # all rows are the one sample's
+    shape = x.shape[:-1]
     copies, steps = _given(forward, orders, say)
     rows, readings = copies * N, set()
     if shape and shape[0] == rows:
@@ -108,7 +120,7 @@ def leading(layer: str, shape: tuple[int, ...], forward: Forward, orders: set[st
         readings.add(shape[0])
     if len(readings) == 2 and steps:
         readings = {shape[0]}
-    elif len(readings) == 2 and shape[0] == rows and not forward.sequence_first:
+    elif len(readings) == 2 and shape[0] == rows and not (forward.sequence_first or turned(x)):
         readings = {1}  # as many tokens as samples
     if len(readings) != 1:
         what = "fit several readings: choose another batch size on probing steps" if readings else OWN_ROWS

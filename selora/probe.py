@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
-from selora.adapters import adapter_of
+from selora.adapters import lora_pair
 from selora.fisher import Gradients, add_gradients
 from selora.layout import REMEDY, Forward, check_rows, leading
 
@@ -123,7 +123,10 @@ class Probe:
 
     def watch(self, key: Key, layer: LoraLinear) -> list[RemovableHandle]:
         """Hooks that see a layer's calls."""
-        x = None
+        x, (lora_A, lora_B) = None, lora_pair(layer)
+        with torch.enable_grad():  # the node that collects B's gradient; none if it is frozen
+            node = lora_B.weight.expand_as(lora_B.weight).grad_fn
+        trains = node and node.next_functions[0][0]
 
         def after_A(_, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
             nonlocal x
@@ -133,24 +136,30 @@ class Probe:
         def after_layer(_, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
             nonlocal x
             if output.requires_grad and x is not None:  # not in the gradient-free pass of gradient checkpointing
-                output.register_hook(partial(self._arrived, key, layer, x, self._current))
+                output.register_hook(partial(self._arrived, key, layer, trains, x, self._current))
             x = None
 
-        lora_A = layer.lora_A[adapter_of(layer)]
         return [lora_A.register_forward_hook(after_A), layer.register_forward_hook(after_layer)]
 
     # ---- backward ---------------------------------------------------------------------------------------------------
 
-    def _arrived(self, key: Key, layer: LoraLinear, x: torch.Tensor, forward: Forward, gradient: torch.Tensor) -> None:
+    def _arrived(self, key: Key, layer: LoraLinear, trains, x: torch.Tensor, forward: Forward, gradient) -> None:
         """A gradient (..., d_out) reached the output of a layer's call with inputs (..., d_in)."""
         if not self.live:
             return
+        if gradient.requires_grad:
+            raise ValueError(
+                "a backward pass with create_graph=True (a gradient penalty?) cannot be read: gradients of gradients "
+                "do not pass through the layers' outputs. Leave that term out on probing steps"
+            )
+        if not trains or not torch._C._will_engine_execute_node(trains):
+            return  # a gradient of something else: of the input, for an adversarial example
         part = self._join(forward)
         name, N, first = f"'{key[1]}' of {key[0]}", forward.batch_size, 1
         if N is None:
-            N = check_rows(name, x.shape[:-1], forward)
+            N = check_rows(name, x, forward)
         else:
-            first = leading(name, x.shape[:-1], forward, self._orders, self.say)
+            first = leading(name, x, forward, self._orders, self.say)
         part.count({N: name})
         x, d = (t.reshape(first, N, -1, t.shape[-1]).transpose(0, 1).flatten(1, 2) for t in (x, gradient))
         part.add(key, self.measure(key, layer, x, d))

@@ -268,6 +268,41 @@ def test_a_whole_network_may_be_checkpointed(reentrant):
     close(probed(nets, step), by_definition(nets, one(), N))
 
 
+def test_gradients_of_the_input_alone_do_not_count():
+    """An adversarial example made inside the probe."""
+    nets = toys(net=twice)
+
+    def adversarial(nets):
+        x = X[:N, :T].clone().requires_grad_()
+        (toward,) = grad(per_sample(nets["net"](x)).sum(), [x])
+        return X[:N, :T] + 0.1 * toward.sign()
+
+    x = adversarial(nets)
+    found = probed(nets, lambda nets: per_sample(nets["net"](adversarial(nets))).mean().backward())
+    close(found, by_definition(nets, lambda nets, n: loss_of(nets["net"](x[n : n + 1]), n), N))
+
+
+def test_gradients_of_gradients_are_refused():
+    def step(nets):
+        x = X[:N, :T].clone().requires_grad_()
+        output = nets["net"](x)
+        (slope,) = grad(output.sum(), [x], create_graph=True)
+        (output.square().mean() + slope.square().mean()).backward()
+
+    with pytest.raises(ValueError, match="create_graph=True.*Leave that term out"):
+        probed(toys(net=plain), step)
+
+
+def test_a_layer_frozen_after_all_is_not_tested_by_what_passes_through_it():
+    nets = toys(net=plain)
+    expected = by_definition(nets, one(), N)
+    selora = controller(nets)
+    nets["net"].mid.requires_grad_(False)
+    with selora.probe(STEP):
+        per_sample(nets["net"](X[:N, :T])).mean().backward()
+    close(ratios(selora), expected | {("net", "mid"): 1.0})
+
+
 # ---------------------------------------------------------------- further samples
 
 
@@ -393,6 +428,13 @@ def test_with_the_batch_size_layouts_inside_the_network_are_read(use, steps):
 def test_without_it_they_are_refused(use):
     with pytest.raises(ValueError, match=r"saw \d+ rows where net was given 3.*batch_size=N"):
         probed(toys(net=use), lambda nets: per_sample(nets["net"](X[:N, :8])).mean().backward())
+
+
+@pytest.mark.parametrize("batch_size", [None, N])
+def test_as_many_tokens_as_samples_are_refused_where_they_may_be_exchanged(batch_size):
+    with pytest.raises(ValueError, match="another batch size"):
+        step = lambda nets: per_sample(nets["net"](X[:N, :N])).mean().backward()  # noqa: E731
+        probed(toys(net=sequence_first), step, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("inner", ["as given", "flattened", "last step"])
