@@ -16,7 +16,7 @@ from torch import nn
 from selora.adapters import adapter_of, all_lora_layers, draw_row, lora_pair, other_lora_layers, record_rank
 from selora.fisher import Gradients, fi_ratio, sample_gradients, score
 from selora.growth import append_rank, carry_state
-from selora.probe import Key, Probe
+from selora.probe import Key, Probe, entrances
 
 
 class SeLoRA:
@@ -77,6 +77,7 @@ class SeLoRA:
                 f"LoRA on other layers than nn.Linear is trained but never tested, and keeps its rank: {kinds}. Leave "
                 "it out with target_modules=linear_layers(model), or give it the rank it should have"
             )
+        self._doors = entrances(self.networks, self.layers)
         self._probe: Probe | None = None
         self._forget()
 
@@ -122,7 +123,7 @@ class SeLoRA:
             return
         self._step = step
         self._draw_rows()
-        probe = self._probe = self._probe or Probe(self.networks, self.layers, self._measure, self._settle, self._say)
+        probe = self._probe = self._probe or Probe(self._doors, self._measure, self._settle, self._say)
         probe.seen.clear()
         handles = []
         try:

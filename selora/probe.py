@@ -7,7 +7,7 @@ reached one (two losses over one graph). Within a part a sample's gradients of a
 accumulated batch) holds other samples.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, combinations
@@ -56,12 +56,34 @@ class Part:
             self.add(key, gradients)
 
 
+@dataclass(frozen=True)
+class Entrance:
+    """A module with a LoRA layer inside, or one itself: it may be called from outside."""
+
+    name: str  # for messages
+    module: nn.Module
+    sequence_first: bool  # its network holds modules that expect (T, N, d)
+
+
+def entrances(networks: Mapping[str, nn.Module], layers: Iterable[Key]) -> list[Entrance]:
+    """All modules of some networks with one of the given LoRA layers inside."""
+    layers, found = list(layers), []
+    for net, network in networks.items():
+        sequence_first = any(getattr(m, "batch_first", True) is False for m in network.modules())
+        names = {"": None}  # in order
+        for name in (name for owner, name in layers if owner == net):
+            names |= dict.fromkeys(accumulate(name.split("."), "{}.{}".format))
+        for name in names:
+            title = f"'{name}' of {net}" if name else net
+            found.append(Entrance(title, network.get_submodule(name), sequence_first))
+    return found
+
+
 class Probe:
     """Watches one step's forward and backward passes, however many.
 
     Args:
-        networks: by name.
-        layers: their LoRA layers by (network, name).
+        doors: the `entrances` of the networks.
         measure: gives the gradients by sample of a layer, from its key, the layer, its inputs (N, T, d_in) and the loss
             gradients at its output (N, T, d_out), of one call and one backward pass.
         settle: takes the gradients of all layers in a part, and its number of samples.
@@ -70,13 +92,12 @@ class Probe:
 
     def __init__(
         self,
-        networks: Mapping[str, nn.Module],
-        layers: Mapping[Key, LoraLinear],
+        doors: list[Entrance],
         measure: Callable[[Key, LoraLinear, torch.Tensor, torch.Tensor], list[Gradients]],
         settle: Callable[[dict[Key, list[Gradients]], int], None],
         say: Callable[[str], None],
     ):
-        self.networks, self.layers, self.measure, self.settle, self.say = networks, layers, measure, settle, say
+        self.doors, self.measure, self.settle, self.say = doors, measure, settle, say
         self.live = True  # a graph may outlive the step
         self.seen: set[Key] = set()  # layers that were called
         self._parts: list[Part] = []  # those that may still go on
@@ -90,27 +111,20 @@ class Probe:
         """Hooks that tell calls of a network from outside; after those of `watch`, which have to run first."""
         self._current, self._depth, self._orders = None, 0, set()
         handles = []
-        for net, network in self.networks.items():
-            sequence_first = any(getattr(m, "batch_first", True) is False for m in network.modules())
-            holders = {""}  # every module with a LoRA layer inside: it may be called by itself
-            for name in (name for owner, name in self.layers if owner == net):
-                holders |= set(accumulate(name.split("."), "{}.{}".format))
-            for name in holders:
-                title = f"'{name}' of {net}" if name else net
-                enter = partial(self._enter, title, batch_size, sequence_first)
-                module = network.get_submodule(name)
-                handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-                handles.append(module.register_forward_hook(self._leave, always_call=True))
+        for door in self.doors:
+            enter = partial(self._enter, door, batch_size)
+            handles.append(door.module.register_forward_pre_hook(enter, with_kwargs=True))
+            handles.append(door.module.register_forward_hook(self._leave, always_call=True))
         return handles
 
-    def _enter(self, name, batch_size, sequence_first, module, args, kwargs) -> None:
+    def _enter(self, door: Entrance, batch_size: int | None, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self._depth += 1
         if self._depth == 1:
             inputs = [leaf for leaf in tree_leaves((args, kwargs)) if torch.is_tensor(leaf)]
             born = torch._C._current_graph_task_id()  # -1: not within a backward pass
             if born == -1:
                 self.close()  # the forward passes before it, as far as they were differentiated
-            self._current = Forward(name, module, inputs, batch_size, sequence_first, born)
+            self._current = Forward(door.name, module, inputs, batch_size, door.sequence_first, born)
             self._orders |= {self._current.order()} - {None}
 
     def _leave(self, module, args, output) -> None:
