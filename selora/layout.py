@@ -45,6 +45,20 @@ class Forward:
             t.shape[:1] == (rows,) and (t.ndim == 1 or t.ndim >= 4 or not t.is_floating_point()) for t in self.inputs
         )
 
+    def copied(self) -> int | None:
+        """The size of the batch that the network was given two or three copies of, as guidance makes them, if it was.
+        Words do not tell: prompts may repeat."""
+        main = self.main
+        if main is None or not main.is_floating_point():
+            return None
+        for copies in (n for n in (2, 3) if len(main) % n == 0):
+            size = len(main) // copies
+            rows = main.reshape(len(main), -1)
+            one_after_another, side_by_side = rows.unflatten(0, (copies, size)), rows.unflatten(0, (size, copies))
+            if bool((one_after_another == rows[:size]).all()) or bool((side_by_side == side_by_side[:, :1]).all()):
+                return size
+        return None
+
     def order(self) -> str | None:
         """How the rows of several copies of the batch lie, from an input that is the same in each: 'copies' (as
         `torch.cat([x, x])`), 'repeats' (as `x.repeat_interleave(2, dim=0)`), or None if no input shows it."""

@@ -232,6 +232,12 @@ class Probe:
                 f"the first axis of the layers' inputs is taken for the samples ({N} here). If it is not (tokens "
                 f"flattened, sequences first), or to have it checked, {REMEDY}"
             )
+        for forward in part.forwards:
+            if forward.born == -1 and forward.batch_size is None and (size := forward.copied()):
+                self.say(
+                    f"{forward.name} was given copies of the same {size} rows, each taken for a sample. If they "
+                    f"are one sample's (guidance), say so: probe(step, batch_size={size}); else batch_size={N}"
+                )
         if len(self._sizes) > 1:
             self.say(
                 f"parts of {' and '.join(map(str, sorted(self._sizes)))} samples are accumulated: each part's loss is "

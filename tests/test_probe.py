@@ -555,6 +555,13 @@ def test_guidance_in_two_calls_of_the_same_samples_needs_no_batch_size():
     close(probed(nets, step), by_definition(nets, alone, N))
 
 
+@pytest.mark.parametrize("way", [in_one_call, interleaved])
+def test_guidance_in_one_call_without_the_batch_size_is_said(way):
+    nets = toys(unet=conditioned, text=twice)
+    with pytest.warns(UserWarning, match="unet was given copies of the same 3 rows.*batch_size=3.; else batch_size=6"):
+        controller_step(nets, lambda nets: per_sample(guided(*way(nets))).mean().backward())
+
+
 def test_copies_that_no_input_shows_are_taken_as_cat_makes_them_and_said():
     nets = toys(net=flattened)  # inside the network each copy is flattened, too
 
