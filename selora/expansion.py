@@ -14,7 +14,14 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
 from selora.adapters import (
-    adapter_of, all_lora_layers, append_rank, carry_state, draw_row, lora_pair, other_lora_layers, record_rank,
+    adapter_of,
+    all_lora_layers,
+    append_rank,
+    carry_state,
+    draw_row,
+    lora_pair,
+    other_lora_layers,
+    record_rank,
 )  # fmt: skip
 from selora.fisher import Gradients, fi_ratio, sample_gradients, score
 from selora.probe import Key, Probe, entrances
@@ -47,9 +54,7 @@ class SeLoRA:
         seed: int = 0,
     ):
         if not threshold >= 1:  # written so that NaN is refused too
-            raise ValueError(
-                f"threshold is {threshold}, but an FI-Ratio is never below 1: choose 1 (grow always) or more"
-            )
+            raise ValueError(f"threshold is {threshold}, but no FI-Ratio is below 1: choose 1 (always grow) or more")
         if interval < 1:
             raise ValueError(f"interval is {interval}: choose the number of steps between two tests, 1 or more")
         self.networks = dict(models) if isinstance(models, Mapping) else {type(m).__name__: m for m in models}
@@ -197,21 +202,16 @@ class SeLoRA:
             )
         records, unseen = [], []
         for (key, layer), (original, candidate, called, _) in zip(self.layers.items(), rows, strict=True):
-            network, name = key
             if not called:
-                unseen.append(f"{name} of {network}")
+                unseen.append(f"{key[1]} of {key[0]}")
                 continue
             ratio = fi_ratio(original, candidate)
             if expanded := ratio >= self.threshold:
                 self.grow(key, self._rows[key])
             rank = layer.r[adapter_of(layer)]
-            records.append(
-                {"step": step, "network": network, "layer": name, "fi_ratio": ratio, "rank": rank, "expanded": expanded}
-            )
+            records.append(dict(step=step, network=key[0], layer=key[1], fi_ratio=ratio, rank=rank, expanded=expanded))
         if unseen:
-            self._say(
-                f"{len(unseen)} LoRA layers were not called in a probing step and not tested: {', '.join(unseen)}"
-            )
+            self._say(f"{len(unseen)} LoRA layers were not called in a probing step, nor tested: {', '.join(unseen)}")
         self._forget()
         return records
 
