@@ -4,17 +4,27 @@ Growing a layer appends the tested row K to `lora_A.weight` and a zero column to
 unchanged, W0 x + s [B 0] [A; K] x = W0 x + s B A x, and training goes on with one rank more.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from accelerate.utils import reduce
 from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
-from selora.adapters import ADAPTER, all_lora_layers, draw_row, record_rank, set_weights
-from selora.fisher import fi_ratio, squared_gradients
+from selora.adapters import (
+    adapter_of,
+    all_lora_layers,
+    append_rank,
+    carry_state,
+    draw_row,
+    lora_pair,
+    other_lora_layers,
+    record_rank,
+)  # fmt: skip
+from selora.fisher import Gradients, fi_ratio, sample_gradients, score
+from selora.probe import Key, Probe, entrances
 
 
 class SeLoRA:
@@ -28,8 +38,11 @@ class SeLoRA:
         interval: the paper's t, steps between two tests.
         seed: seed of the candidate rows; with the step it determines them, so a resumed run draws the same ones.
 
+    Warns (UserWarning) of LoRA layers that are trained and never tested: on convolutions, embeddings, quantised layers.
+
     Raises:
-        ValueError: for a threshold below 1 (the FI-Ratio never is), an interval below 1, or models without LoRA layers.
+        ValueError: for a threshold below 1 (the FI-Ratio never is), an interval below 1, models without LoRA layers, or
+            adapters that are not plain LoRA or not the optimizer's.
     """
 
     def __init__(
@@ -41,9 +54,7 @@ class SeLoRA:
         seed: int = 0,
     ):
         if not threshold >= 1:  # written so that NaN is refused too
-            raise ValueError(
-                f"threshold is {threshold}, but an FI-Ratio is never below 1: choose 1 (grow always) or more"
-            )
+            raise ValueError(f"threshold is {threshold}, but no FI-Ratio is below 1: choose 1 (always grow) or more")
         if interval < 1:
             raise ValueError(f"interval is {interval}: choose the number of steps between two tests, 1 or more")
         self.networks = dict(models) if isinstance(models, Mapping) else {type(m).__name__: m for m in models}
@@ -54,61 +65,109 @@ class SeLoRA:
             raise ValueError("no LoRA layers found: call model.add_adapter(LoraConfig(...)) on the models first")
         held = {p for group in optimizer.param_groups for p in group["params"]}
         for (net, name), layer in self.layers.items():
-            if layer.use_rslora[ADAPTER] or layer.lora_bias[ADAPTER] or ADAPTER in layer.lora_variant:
+            adapter = adapter_of(layer)
+            if layer.use_rslora[adapter] or layer.lora_bias[adapter] or adapter in layer.lora_variant:
                 raise ValueError(f"{name} of {net} is not plain LoRA: use_rslora, use_dora, lora_bias have to be False")
-            if not {layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight} <= held:
+            if not {side.weight for side in lora_pair(layer)} <= held:
                 raise ValueError(f"{name} of {net} would grow but not train: the optimizer lacks its LoRA parameters")
         self.optimizer, self.threshold, self.interval, self.seed = optimizer, threshold, interval, seed
-        self._rows: dict[tuple[str, str], torch.Tensor] = {}  # the candidate K of each layer under test
-        self._sums: dict[tuple[str, str], torch.Tensor] = {}  # squared gradients seen, original and candidate
+        self._said: set[str] = set()
+        others = [
+            f"{name} of {net} ({type(layer.get_base_layer()).__name__})"
+            for net, model in self.networks.items()
+            for name, layer in other_lora_layers(model).items()
+        ]
+        if others:
+            self._say(
+                f"LoRA on other layers than nn.Linear is trained but never tested: {', '.join(others)}. Leave "
+                "it out with target_modules=linear_layers(model), or give it the rank it should have"
+            )
+        self._doors = entrances(self.networks, self.layers)
+        self._probe: Probe | None = None
+        self._forget()
+
+    def _say(self, message: str) -> None:
+        """Warn, once."""
+        if message not in self._said:
+            self._said.add(message)
+            warnings.warn(message, stacklevel=2)
+
+    def _forget(self) -> None:
+        """Drop the test that is under way, or done."""
+        if self._probe:
+            self._probe.live = False
+        self._probe, self._step = None, None
+        self._rows: dict[Key, torch.Tensor] = {}  # the candidate K of each layer
+        self._sums: dict[Key, torch.Tensor] = {}  # squared gradients seen, original and candidate
+        self._called: set[Key] = set()  # layers, within the probe
 
     @contextmanager
-    def probe(self, step: int) -> Iterator[None]:
+    def probe(self, step: int, batch_size: int | None = None) -> Iterator[None]:
         """Watch the forward and backward passes made inside: on every `interval`-th step all layers are tested.
 
-        The loss must be a mean over samples, the first axis of each layer's input. Several backward passes inside one
-        probe (gradient accumulation) count as one larger batch. On other steps this does nothing.
+        The loss must be a mean (or, in equal parts, a sum) over samples, which are the first axis of each layer's input
+        and of what the networks are given. One backward pass, or several over one graph, see the same samples; further
+        forward passes (gradient accumulation, within one probe or with a `probe(step)` each) see further ones, each
+        part's loss being the mean over its own. On other steps this does nothing.
+
+        Args:
+            step: the step, counted from 1.
+            batch_size: samples of one forward pass, N, where inputs are laid out in another way: tokens flattened,
+                (N * T, d), the sequence first, (T, N, d), or copies of the batch one after the other, (2 * N, ...), as
+                guidance makes them.
+
+        Raises:
+            ValueError: if no layer was called inside, or rows cannot be told to be samples (the message says why).
         """
-        self._rows.clear()
-        self._sums.clear()
+        if step != self._step:
+            if self._step is not None:
+                self._say(f"the test of step {self._step} came to nothing: call expand(step) after each optimizer step")
+            self._forget()
         if step % self.interval:
             yield
             return
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        self._step = step
+        self._draw_rows()
+        probe = self._probe = self._probe or Probe(self._doors, self._measure, self._settle, self._say)
+        probe.seen.clear()
         handles = []
-        for key, layer in self.layers.items():
-            self._rows[key] = draw_row(layer.lora_A[ADAPTER].weight, generator)
-            handles += self._watch(key, layer)
         try:
+            for key, layer in self.layers.items():
+                handles += self._watch(key, layer)
+            handles += probe.watch_networks(batch_size)
             with torch.compiler.set_stance("force_eager"):  # compiled code does not see hooks
                 yield
+            if not probe.seen:
+                raise ValueError(
+                    f"no LoRA layer was called inside probe({step}): the forward pass belongs inside it, like the "
+                    "backward pass, with adapters that are active and not merged"
+                )
+            probe.close()
+            self._called |= probe.seen
         except BaseException:
-            self._rows.clear()  # half a test is none
+            self._forget()  # half a test is none
             raise
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _watch(self, key: tuple[str, str], layer: LoraLinear) -> list[torch.utils.hooks.RemovableHandle]:
-        x = None
+    def _draw_rows(self) -> None:
+        """The candidates of the step, which determines them with the seed."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self._step)
+        for key, layer in self.layers.items():
+            self._rows[key] = draw_row(lora_pair(layer)[0].weight, generator)
 
-        def after_A(_, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-            nonlocal x
-            x = inputs[0].detach()  # after LoRA's dropout, unlike the layer's own input
+    def _watch(self, key: Key, layer: LoraLinear) -> list[torch.utils.hooks.RemovableHandle]:
+        return self._probe.watch(key, layer)
 
-        def after_layer(_, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-            nonlocal x
-            if output.requires_grad and x is not None:  # not in the gradient-free pass of gradient checkpointing
-                output.register_hook(partial(self._add, key, layer, x))
-            x = None
+    def _measure(self, key: Key, layer: LoraLinear, x: torch.Tensor, d: torch.Tensor) -> list[Gradients]:
+        A, B = (side.weight for side in lora_pair(layer))
+        return sample_gradients(x, d, A, B, self._rows[key], layer.scaling[adapter_of(layer)])
 
-        return [layer.lora_A[ADAPTER].register_forward_hook(after_A), layer.register_forward_hook(after_layer)]
-
-    def _add(self, key: tuple[str, str], layer: LoraLinear, x: torch.Tensor, gradient: torch.Tensor) -> None:
-        if key in self._rows:  # not after the probe failed
-            A, B = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-            seen = squared_gradients(x, gradient, A, B, self._rows[key], layer.scaling[ADAPTER])
-            self._sums[key] = self._sums[key] + seen if key in self._sums else seen
+    def _settle(self, gradients: dict[Key, list[Gradients]], samples: int) -> None:
+        """Square what a part's samples gave; each sample's own gradient is `samples` times that of the part's mean."""
+        for key, found in gradients.items():
+            self._sums[key] = self._sums.get(key, 0) + samples**2 * score(found)
 
     def expand(self, step: int) -> list[dict]:
         """Grow every tested layer whose FI-Ratio reached the threshold; call it after the optimizer's step.
@@ -120,74 +179,90 @@ class SeLoRA:
 
         Returns:
             One record per tested layer: step, network, layer, fi_ratio, rank (after), expanded. Empty on a step without
-            a probe.
+            a probe. A layer that was not called is not tested, which is said once.
+
+        Raises:
+            ValueError: if another step was probed, or no gradient reached any layer since.
         """
-        if not self._rows:
+        if self._step is None:
             return []
+        if step != self._step:
+            raise ValueError(f"expand({step}) after probe({self._step}): call both with the same step")
+        if self._probe:
+            self._probe.close()  # if the backward pass came after `probe`
         home = next(iter(self._rows.values())).device
-        nothing = torch.zeros(2, device=home)
+        nothing = next(iter(self._sums.values()), torch.zeros(2)).to(home).new_zeros(2)
         # stacked where they are, so that a GPU is waited for, and other processes are, once and not once a layer
-        sums = reduce(torch.stack([self._sums.get(key, nothing).to(home) for key in self._rows]), "sum").tolist()
-        records = []
-        for (key, row), (original, candidate) in zip(self._rows.items(), sums, strict=True):
+        sums = torch.stack([self._sums.get(key, nothing).to(home) for key in self.layers])  # (layers, 2)
+        counts = torch.tensor([[key in self._called, key in self._sums] for key in self.layers], device=home)
+        rows = reduce(torch.cat([sums, counts.to(sums)], dim=1), "sum").tolist()
+        if not any(reached for *_, reached in rows):
+            raise ValueError(
+                f"no gradient reached a LoRA layer since probe({step}): call loss.backward() inside it, before expand"
+            )
+        records, unseen = [], []
+        for (key, layer), (original, candidate, called, _) in zip(self.layers.items(), rows, strict=True):
+            if not called:
+                unseen.append(f"{key[1]} of {key[0]}")
+                continue
             ratio = fi_ratio(original, candidate)
             if expanded := ratio >= self.threshold:
-                self.grow(key, row)
-            network, layer = key
-            rank = self.layers[key].lora_A[ADAPTER].weight.shape[0]
-            records.append(
-                {
-                    "step": step,
-                    "network": network,
-                    "layer": layer,
-                    "fi_ratio": ratio,
-                    "rank": rank,
-                    "expanded": expanded,
-                }
-            )
-        self._rows.clear()
-        self._sums.clear()
+                self.grow(key, self._rows[key])
+            rank = layer.r[adapter_of(layer)]
+            records.append(dict(step=step, network=key[0], layer=key[1], fi_ratio=ratio, rank=rank, expanded=expanded))
+        if unseen:
+            self._say(f"{len(unseen)} LoRA layers were not called in a probing step, nor tested: {', '.join(unseen)}")
+        self._forget()
         return records
+
+    def state_dict(self) -> dict:
+        """What a resumed run needs to go on with the same growth, beside the adapters and the optimizer: settings, the
+        ranks reached, and the scores of a test that `expand` has not seen yet. Of several processes each has its own.
+
+        For `torch.save`, it can be read with `weights_only=True`.
+        """
+        if self._probe:
+            self._probe.close()
+        return {
+            **self._settings(),
+            "ranks": {key: layer.r[adapter_of(layer)] for key, layer in self.layers.items()},
+            "step": self._step,  # under test
+            "called": sorted(self._called),
+            "scores": {key: sums.cpu() for key, sums in self._sums.items()},
+        }
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Go on where another controller's `state_dict` was taken.
+
+        Layers of a lower rank are grown to the one they had, so that the weights and the optimizer's state that were
+        saved with it fit: load those afterwards.
+
+        Raises:
+            ValueError: if settings or layers are others than then, or a layer's rank is already higher.
+        """
+        for name, value in self._settings().items():
+            if state[name] != value:
+                raise ValueError(f"{name} was {state[name]} when this state was saved and is {value}: make them agree")
+        if odd := state["ranks"].keys() ^ self.layers.keys():
+            raise ValueError(f"these LoRA layers are in the saved state or here, but not in both: {sorted(odd)}")
+        if high := [key for key, layer in self.layers.items() if layer.r[adapter_of(layer)] > state["ranks"][key]]:
+            raise ValueError(f"these layers have a higher rank than in the saved state: {high}. Load into new adapters")
+        generator = torch.Generator().manual_seed(self.seed)  # rows that the saved weights replace
+        for key, layer in self.layers.items():
+            for _ in range(state["ranks"][key] - layer.r[adapter_of(layer)]):
+                self.grow(key, draw_row(lora_pair(layer)[0].weight, generator))
+        self._forget()
+        self._step, self._called = state["step"], set(state["called"])
+        if self._step is not None:
+            self._draw_rows()
+        self._sums = {key: sums.to(self._rows[key].device) for key, sums in state["scores"].items()}
+
+    def _settings(self) -> dict:
+        return {"threshold": self.threshold, "interval": self.interval, "seed": self.seed}
 
     def grow(self, key: tuple[str, str], row: torch.Tensor) -> None:
         """Grow a layer, named (network, layer), by a row (1, d_in) of its lora_A (Eq. 2), with its optimizer state."""
         layer, (network, name) = self.layers[key], key
-        replaced = append_rank(layer, row)
-        for old, new in replaced:
+        for old, new in append_rank(layer, row):
             carry_state(self.optimizer, old, new)
         record_rank(self.networks[network], name, layer)
-
-
-def append_rank(layer: LoraLinear, row: torch.Tensor) -> list[tuple[nn.Parameter, nn.Parameter]]:
-    """Append `row` (1, d_in) to lora_A and a zero column to lora_B (Eq. 2).
-
-    Returns:
-        The (old, new) pairs of parameters.
-    """
-    A, B = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-    set_weights(layer, torch.cat([A.data, row]), torch.cat([B.data, torch.zeros_like(B.data[:, :1])], dim=1))
-    return [(A, layer.lora_A[ADAPTER].weight), (B, layer.lora_B[ADAPTER].weight)]
-
-
-def carry_state(optimizer: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter) -> None:
-    """Put `new` in the place of `old` in an optimizer; the state of the old entries is kept, that of new ones is zero.
-
-    Raises:
-        TypeError: for an optimizer whose state is not one value per entry (factored or quantised moments).
-    """
-    for group in optimizer.param_groups:
-        group["params"] = [new if p is old else p for p in group["params"]]
-    if old not in optimizer.state:
-        return
-    state = optimizer.state.pop(old)
-    padding = [n for axis in reversed(range(old.ndim)) for n in (0, new.shape[axis] - old.shape[axis])]
-    for name, value in state.items():
-        if torch.is_tensor(value) and value.shape == old.shape:
-            state[name] = nn.functional.pad(value, padding)
-        elif (
-            torch.is_tensor(value) and value.ndim > 0
-        ):  # at rank 1 a factor may be of one entry, or look like the weight
-            raise TypeError(
-                f"{type(optimizer).__name__} keeps '{name}' in another shape than its parameter: use Adam or AdamW"
-            )
-    optimizer.state[new] = state

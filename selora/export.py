@@ -4,11 +4,11 @@ import json
 import re
 from pathlib import Path
 
-from peft import get_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import nn
 
-from selora.adapters import ADAPTER
+from selora.adapters import adapter_name
 from selora.files import replacing
 
 WEIGHTS = "pytorch_lora_weights.safetensors"  # where diffusers looks for them
@@ -19,18 +19,21 @@ def save_lora(unet: nn.Module, text_encoder: nn.Module, folder: Path) -> None:
     """Write both networks' LoRA adapters, of any mix of ranks, to `folder/pytorch_lora_weights.safetensors`.
 
     A stock pipeline reads them back with `pipe.load_lora_weights(folder)`. Every layer has alpha = r (scaling 1), so
-    they load right even where a tool ignores the metadata.
+    they load right even where a tool ignores the metadata. The networks may be wrapped (`get_peft_model`), and the
+    adapter may have any name.
     """
-    text = named_as_in_diffusers(text_encoder)
+    bare = {"unet": unet, "text_encoder": text_encoder}
+    bare = {net: model.get_base_model() if isinstance(model, PeftModel) else model for net, model in bare.items()}
+    text = named_as_in_diffusers(bare["text_encoder"])
     # The name before transformers 5 flattened the model; new and old diffusers and the kohya tools all know it.
     text = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in text.items()}
     # DoRA's magnitudes: transformers 5 finds them only by their full name.
     text = {name + ".weight" * name.endswith("lora_magnitude_vector"): tensor for name, tensor in text.items()}
-    networks = {"unet": (unet, named_as_in_diffusers(unet)), "text_encoder": (text_encoder, text)}
+    adapters = {"unet": named_as_in_diffusers(bare["unet"]), "text_encoder": text}
     tensors, metadata = {}, {}
-    for network, (model, adapter) in networks.items():
-        tensors |= {f"{network}.{name}": tensor for name, tensor in adapter.items()}
-        config = model.peft_config[ADAPTER].to_dict()
+    for network, model in bare.items():
+        tensors |= {f"{network}.{name}": tensor for name, tensor in adapters[network].items()}
+        config = model.peft_config[adapter_name(model)].to_dict()
         metadata |= {f"{network}.{k}": sorted(v) if isinstance(v, set) else v for k, v in config.items()}
     words = {"format": "pt", "lora_adapter_metadata": json.dumps(metadata, indent=2, sort_keys=True)}
     with replacing(Path(folder) / WEIGHTS) as partial:
@@ -47,4 +50,5 @@ def named_as_in_diffusers(model: nn.Module) -> dict:
             r"(\.[qkv]_proj|\.out_proj)\.lora_([AB])", lambda m: f"{m[1]}.lora_linear_layer.{SIDES[m[2]]}", name
         )
 
-    return {renamed(name): tensor for name, tensor in get_peft_model_state_dict(model).items()}
+    tensors = get_peft_model_state_dict(model, adapter_name=adapter_name(model))
+    return {renamed(name): tensor for name, tensor in tensors.items()}

@@ -12,16 +12,16 @@ is, and as it would be with the candidate, need no forward or backward pass of t
 
 import torch
 
+# Gradients of one matrix by sample, (N, rows, columns): as they are, or as two factors (N, T, rows), (N, T, columns)
+# whose product over the tokens they are. Factors are smaller, and cheaper to square, where tokens are fewer than rows.
+Gradients = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+
 
 @torch.no_grad()
-def squared_gradients(
+def sample_gradients(
     x: torch.Tensor, d: torch.Tensor, A: torch.Tensor, B: torch.Tensor, K: torch.Tensor, scaling: float
-) -> torch.Tensor:
-    """Squared per-sample gradients of one LoRA layer, summed over all entries and all samples.
-
-    Where the loss is the mean of N samples' losses, a sample's own gradient is N times what reaches `d`, so N times the
-    returned sums are the FI-Scores of Eq. 4 (Eq. 3 takes the mean of N squares, each N^2 times larger). The factor
-    cancels in the FI-Ratio.
+) -> list[Gradients]:
+    """Per-sample gradients of one LoRA layer, in one pass over it.
 
     Args:
         x: inputs of the layer, (N, ..., d_in); an input without a token axis, (N, d_in), counts as one token.
@@ -32,15 +32,54 @@ def squared_gradients(
         scaling: PEFT's `scaling` of the layer (alpha / r).
 
     Returns:
-        (2,): the sum for A and B, and the sum for the candidate's column of B; float32.
+        The gradients of B^T, its last row the candidate's, (N, r + 1, d_out), and of A, (N, r, d_in); float32 or finer.
     """
-    x = x.reshape(x.shape[0], -1, x.shape[-1]).float()  # (N, T, d_in)
-    d = d.reshape(d.shape[0], -1, d.shape[-1]).float()  # (N, T, d_out)
-    hidden = x @ torch.cat([A, K]).float().T  # (N, T, r + 1)
-    grad_B = hidden.transpose(1, 2) @ d  # (N, r + 1, d_out), the last row belongs to the candidate
-    grad_A = (d @ B.float()).transpose(1, 2) @ x  # (N, r, d_in)
-    per_row = grad_B.square().sum(dim=(0, 2))  # (r + 1,)
-    return scaling**2 * torch.stack([per_row[:-1].sum() + grad_A.square().sum(), per_row[-1]])
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    x = x.reshape(x.shape[0], -1, x.shape[-1]).to(dtype)  # (N, T, d_in)
+    d = d.reshape(d.shape[0], -1, d.shape[-1]).to(dtype)  # (N, T, d_out)
+    hidden = scaling * (x @ torch.cat([A, K]).to(dtype).T)  # (N, T, r + 1)
+    factors = [(hidden, d), (scaling * (d @ B.to(dtype)), x)]
+    return factors if x.shape[1] < len(A) else [multiply(pair) for pair in factors]
+
+
+def multiply(gradients: Gradients) -> torch.Tensor:
+    """Gradients by sample as one tensor, (N, rows, columns)."""
+    return gradients if torch.is_tensor(gradients) else gradients[0].mT @ gradients[1]
+
+
+def add_gradients(one: list[Gradients], two: list[Gradients]) -> list[Gradients]:
+    """The sums of the gradients of two calls, or two backward passes, of the same samples."""
+    return [multiply(a) + multiply(b) for a, b in zip(one, two, strict=True)]
+
+
+def row_squares(gradients: Gradients) -> torch.Tensor:
+    """Squared gradients, summed over samples and columns: (rows,)."""
+    if torch.is_tensor(gradients):
+        return gradients.square().sum(dim=(0, 2))
+    left, right = gradients
+    gram = right @ right.mT  # (N, T, T): the columns never meet the rows (the 'ghost norm' of private training)
+    return (left * (gram @ left)).sum(dim=(0, 1)).clamp(min=0)  # rounding may leave a zero below zero
+
+
+def score(gradients: list[Gradients]) -> torch.Tensor:
+    """What `sample_gradients` gave, squared and summed over samples: (2,), A and B, and the candidate's column of B."""
+    of_B, of_A = (row_squares(part) for part in gradients)
+    return torch.stack([of_B[:-1].sum() + of_A.sum(), of_B[-1]])
+
+
+def squared_gradients(
+    x: torch.Tensor, d: torch.Tensor, A: torch.Tensor, B: torch.Tensor, K: torch.Tensor, scaling: float
+) -> torch.Tensor:
+    """Squared per-sample gradients of one LoRA layer, summed over all entries and all samples.
+
+    Where the loss is the mean of N samples' losses, a sample's own gradient is N times what reaches `d`, so N times the
+    returned sums are the FI-Scores of Eq. 4 (Eq. 3 takes the mean of N squares, each N^2 times larger). The factor
+    cancels in the FI-Ratio. Arguments as in `sample_gradients`.
+
+    Returns:
+        (2,): the sum for A and B, and the sum for the candidate's column of B; float32 or finer.
+    """
+    return score(sample_gradients(x, d, A, B, K, scaling))
 
 
 def fi_ratio(original: float, candidate: float) -> float:

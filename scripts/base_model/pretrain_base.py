@@ -47,8 +47,6 @@ VAE_LR = 1e-3  # for a model of this size; 1e-4, Stable Diffusion's, is for 84 M
 CROP, FULL_FROM = 64, 0.7  # crops are 4 x cheaper; the last 30 % sees whole pictures, as in use
 KL = 1e-4  # per latent: holds the scale of the latents, costs no sharpness
 EDGES = 0.5  # L1 on differences of neighbours: sharper than L1 alone, no download
-COARSE = {4: 0.25, 16: 0.25}  # weights of the error's means over 4 x 4 and all 16 x 16: brightness must not drift
-EMA = 0.999  # averages about the last 1,000 steps
 SAVE_SECONDS = 180  # between validations, each with a checkpoint
 
 
@@ -152,14 +150,6 @@ def encode() -> dict:
         latents = encode_pictures(load_vae(), store)
         save(WORK / "latents.pt", {"latents": latents, "scaling_factor": 1 / latents.float().std().item()})
     return torch.load(WORK / "latents.pt", weights_only=True)
-
-
-def with_coarse(error: torch.Tensor) -> torch.Tensor:
-    """The squared error, and that of its means over larger cells: brightness must not drift."""
-    loss = error.square().mean()
-    for cells in COARSE:  # times its area, so that errors without structure count alike at every size
-        loss = loss + COARSE[cells] * cells**2 * F.avg_pool2d(error, cells).square().mean()
-    return loss
 
 
 # ---- export ---------------------------------------------------------------------------------------------------------

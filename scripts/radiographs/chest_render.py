@@ -34,7 +34,7 @@ def shape(
     anatomy: np.random.Generator,
     lesion: np.random.Generator,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """One patient's chest: densities (nx, ny, nz), and for each finding how much it changed in each coronal plane (ny,);
+    """One patient's chest: densities (nx, ny, nz), and how much each finding changed in every coronal plane (ny,):
     zeros for one that only moves tissue. params: see draw_anatomy. `anatomy` draws the deformation, `lesion` what the
     findings leave open: two generators, so that a patient does not depend on the findings."""
     where = chest.grid

@@ -74,15 +74,16 @@ class VariantSeLoRA(SeLoRA):
             self._rows[key] = torch.zeros_like(self._rows[key])
         return super()._watch(key, layer)
 
-    def _add(self, key, layer, x, gradient):
+    def _measure(self, key, layer, x, d):
         if self.variant.batch_fisher:  # as one sample with all tokens, gradients are summed before they are squared
-            x, gradient = x.flatten(0, -2)[None], gradient.flatten(0, -2)[None]
-        super()._add(key, layer, x, gradient)
+            x, d = x.flatten(0, -2)[None], d.flatten(0, -2)[None]
+        return super()._measure(key, layer, x, d)
 
     def probe_again(self, step: int, loss: Callable[[], torch.Tensor]) -> None:
         """After the optimizer's step: replace the score of the expanded layer by that of a new pass at the new weights,
         the same rows K in place. The ratio may then be below 1."""
         before = {key: sums[0] for key, sums in self._sums.items()}
+        self._sums.clear()
         with self.probe(step):
             loss().backward()
         self.optimizer.zero_grad()

@@ -10,7 +10,7 @@ from pretrain_base import WORK, encode_pictures, load_vae
 from pretrain_captions import ABSENT
 from pretrain_loop import save
 
-from selora.findings import label_matrix
+from selora.scoring.classifier import label_matrix
 
 VIEWS = ("coronal", "inverted coronal", "left oblique", "right oblique", "lateral")
 FINDINGS = tuple(ABSENT)

@@ -1,12 +1,12 @@
 """Renders the views of the chest CT that the mini base learns findings from. None is a frontal radiograph.
 
     pip install -e '.[render]'
-    python scripts/pretrain_views.py --cases 3000
+    python scripts/base_model/pretrain_views.py --cases 3000
 
-Each case is a patient drawn at random with no, one or a few findings, by the same code that renders the study's cases,
-but seen otherwise: coronal slabs (means over 28 to 80 mm from front to back, in parallel rays, with linear windows, some
-inverted), obliques (turned by 25 to 60 degrees), and laterals. Beside each picture stands what it shows: its view, and
-those findings of the case that the view holds. A finding that a slab cuts through or misses is not named.
+Each case is a patient drawn at random with no, one or a few findings, by the same code that renders the study's
+cases, but seen otherwise: coronal slabs (means over 28 to 80 mm from front to back, in parallel rays, with linear
+windows, some inverted), obliques (turned by 25 to 60 degrees), and laterals. Beside each picture stands what it shows:
+its view, and those findings of the case that the view holds. A finding that a slab cuts through or misses is not named.
 
 Blocks of cases go to data/raw/pretrain/views, which is not tracked; a block that is there is skipped. About a second a
 case on one core.
@@ -17,18 +17,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from selora.files import RAW
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "radiographs"))
 from chest import CENTRE, SIZE, VOXEL, Chest, Finding
 from chest_render import draw_anatomy, draw_grain, expose, shape
 from PIL import Image
 from pretrain_scenes import level
 from tqdm import tqdm
 
-OUT = Path(__file__).resolve().parent.parent / "data/raw/pretrain/views"
+OUT = RAW / "pretrain/views"
 BLOCK = 20  # cases a file: what an interruption costs at most
 SEED = 5000  # of no set of the study
 COUNTS = {0: 0.12, 1: 0.55, 2: 0.23, 3: 0.10}  # findings of a case: mostly one, so that its word has one meaning

@@ -1,7 +1,7 @@
 """Teaches the mini base's text encoder its words before any denoiser hears them, as CLIP's was.
 
-    python scripts/pretrain_text.py --budget 3000
-    python scripts/pretrain_text.py --gate              # only measure what is there
+    python scripts/base_model/pretrain_text.py --budget 3000
+    python scripts/base_model/pretrain_text.py --gate              # only measure what is there
 
 Three losses are added: contrast between captions and the latents of their pictures (views of the CT, scenes, clip art),
 naming of findings, sides and views by linear layers on the states that the U-Net attends to, and prediction of the next
@@ -33,9 +33,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from transformers import CLIPTokenizer
 
-from selora.data import mesh
-from selora.data.reports import Report
-from selora.findings import LABELS, label_matrix
+from selora.data import findings as terms
+from selora.data.iu_reports import Report
+from selora.scoring.classifier import label_matrix
+from selora.scoring.labels import LABELS
 
 BATCH, OTHERS, REPORTS = 48, 16, 16  # views, scenes and clip art, reports of a step
 LR = 1e-3
@@ -97,7 +98,7 @@ def report_labels(found: list[Report]) -> torch.Tensor:
     for report in found:
         names, sides = [], []
         for term in report.mesh:
-            if name := mesh.finding(term):
+            if name := terms.of_term(term):
                 names.append(name)
                 sides.append(next((s for s in ("left", "right") if s in term), "both" if "bilateral" in term else ""))
         rows.append((names, sides))
