@@ -7,46 +7,36 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from selora.figures.pictures import titled
+
+METRICS = {"fid": "FID", "kid": "KID"}
+
 
 def bias_curve(curve: pd.DataFrame, title: str) -> Figure:
     """FID and KID between two samples of one set by their size, for its images and for a Gaussian like it."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     sizes = sorted(curve.n.unique())
-    for axis, metric in zip(axes, ("fid", "kid"), strict=True):
-        sns.lineplot(
-            curve,
-            x="n",
-            y=metric,
-            hue="set",
-            style="set",
-            markers=True,
-            errorbar=("pi", 100),
-            ax=axis,
-            legend=metric == "fid",
-        )
-        axis.set(xscale="log", xlabel="images in each sample", ylabel=metric.upper())
-        axis.set_xticks(sizes, [str(n) for n in sizes])
+    table = curve.rename(columns=METRICS).melt(["set", "n"], METRICS.values(), "metric")
+    grid = sns.relplot(
+        table, x="n", y="value", hue="set", style="set", col="metric", kind="line", markers=True, errorbar=("pi", 100),
+        height=3.2, aspect=1.3, facet_kws={"sharey": False},
+    )  # fmt: skip
+    grid.set(xscale="log", xticks=sizes, xticklabels=sizes, xlabel="images in each sample", ylabel="")
+    for axis in grid.axes.flat:
         axis.minorticks_off()
-    axes[1].axhline(0, color="0.6", linewidth=0.8)
-    figure.suptitle(f"{title}: two samples of the same set")
-    sns.despine(figure)
-    return figure
+    grid.axes[0, 1].axhline(0, color="0.6", linewidth=0.8)
+    return titled(grid, f"{title}: two samples of the same set")
 
 
 def degradations(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
     """FID and KID by level of damage, one column per encoder; level 0 is the floor."""
-    figure, axes = plt.subplots(
-        2, len(tables), figsize=(4.2 * len(tables), 5), sharex=True, layout="constrained", squeeze=False
-    )
-    for column, (encoder, table) in zip(axes.T, tables.items(), strict=True):
-        for axis, metric in zip(column, ("fid", "kid"), strict=True):
-            first = axis is axes[0, 0]
-            sns.lineplot(table, x="level", y=metric, hue="degradation", marker="o", ax=axis, legend=first)
-            axis.set(ylabel=metric.upper(), xlabel="level of damage, 0 is none", xticks=range(5))
-        column[0].set_title(encoder)
-    figure.suptitle(title)
-    sns.despine(figure)
-    return figure
+    table = pd.concat(tables, names=["encoder"]).reset_index("encoder").rename(columns=METRICS)
+    grid = sns.relplot(
+        table.melt(["encoder", "degradation", "level"], METRICS.values(), "metric"), x="level", y="value",
+        hue="degradation", row="metric", col="encoder", kind="line", marker="o", height=2.5, aspect=1.5,
+        facet_kws={"sharey": False},
+    )  # fmt: skip
+    grid.set(xlabel="level of damage, 0 is none", ylabel="", xticks=range(5))
+    return titled(grid, title)
 
 
 def finding_auroc(table: pd.DataFrame, title: str) -> Figure:

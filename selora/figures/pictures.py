@@ -1,10 +1,11 @@
-"""Pictures in rows, and how every figure is saved."""
+"""Pictures in rows, how panels are titled, and how every figure is saved."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 
 import matplotlib.pyplot as plt
+import seaborn as sns
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -24,6 +25,14 @@ def image_grid(rows: Mapping[str, Sequence[Image.Image]], captions: Sequence[str
     for axis, caption in zip(axes[0], captions, strict=False):
         axis.set_title(fill(caption if len(caption) < 110 else caption[:107] + "...", 28), fontsize=6, loc="left")
     return figure
+
+
+def titled(grid: sns.FacetGrid, title: str = "") -> Figure:
+    """The figure of seaborn's grid: each panel headed by what it shows, and all of them by a title."""
+    grid.set_titles("{col_name}" if not grid.row_names else "{row_name}, {col_name}", size=9)
+    grid.figure.suptitle(title)
+    grid.tight_layout()
+    return grid.figure
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> Figure:

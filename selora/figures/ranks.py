@@ -11,6 +11,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from selora.figures.pictures import titled
+
 PLACES = ("down_blocks", "mid_block", "up_blocks")  # in the order of the signal; a U-Net's own list has mid_block last
 NETWORKS = {"text_encoder": "text encoder", "unet": "U-Net"}
 
@@ -116,32 +118,23 @@ def ranks_over_steps(expansions: pd.DataFrame, title: str) -> Figure:
     Args:
         expansions: step, network, layer, kind, rank, seed: a record for each test.
     """
-    kinds = [
-        (network, kind)
+    panels = [
+        f"{NETWORKS[network]}: {kind}"
         for network in networks_of(expansions)
         for kind in by_place(expansions[expansions.network == network]).index
     ]
-    columns = 5
-    rows = -(-len(kinds) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(9.5, 1.5 * rows + 0.4), sharex=True, sharey=True, layout="constrained", squeeze=False
-    )
+    tests = expansions.groupby(["network", "kind", "layer", "step"], sort=False)["rank"].mean().reset_index()
+    start = tests.drop_duplicates(["network", "layer"]).assign(step=0, rank=1)  # where SeLoRA starts
+    table = pd.concat([start, tests], ignore_index=True)
+    table = table.assign(panel=table.network.map(NETWORKS) + ": " + table.kind, group=table.kind.map(group))
+    shared = dict(x="step", y="rank", drawstyle="steps-post")
+    grid = sns.relplot(
+        table, **shared, col="panel", col_order=panels, col_wrap=5, units="layer", estimator=None, kind="line",
+        color="0.75", linewidth=0.7, height=1.6, aspect=1.2,
+    )  # fmt: skip
     colors = dict(zip(("attention", "self-attention", "cross-attention", "other"), sns.color_palette(), strict=False))
-    for axis, (network, kind) in zip(axes.flat, kinds, strict=False):
-        own = expansions[(expansions.network == network) & (expansions.kind == kind)]
-        lines = own.pivot_table(index="step", columns="layer", values="rank")
-        lines.loc[0] = 1  # where SeLoRA starts
-        lines = lines.sort_index()
-        axis.step(lines.index, lines, where="post", color="0.75", linewidth=0.7)
-        axis.step(lines.index, lines.mean(axis=1), where="post", color=colors[group(kind)], linewidth=2)
-        axis.set_title(f"{NETWORKS[network]}: {kind}", fontsize=8)
-    for axis in axes.flat[len(kinds) :]:
-        axis.set_visible(False)
-    figure.supxlabel("step")
-    figure.supylabel("rank")
-    figure.suptitle(title)
-    sns.despine(figure)
-    return figure
+    grid.map_dataframe(sns.lineplot, **shared, hue="group", palette=colors, errorbar=None, linewidth=2, legend=False)
+    return titled(grid, title)
 
 
 def ranks_over_time(expansions: pd.DataFrame, title: str) -> Figure:
@@ -217,16 +210,10 @@ def ablation_curves(table: pd.DataFrame) -> Figure:
         "unet_mean_rank": "mean rank, U-Net",
         "text_encoder_mean_rank": "mean rank, text encoder",
     }
-    panels = {name: words for name, words in panels.items() if table[name].notna().any()}
-    figure, axes = plt.subplots(2, 4, figsize=(11, 4.6), sharex=True, layout="constrained")
-    for axis, (name, words) in zip(axes.flat, panels.items(), strict=False):
-        sns.lineplot(
-            table, x="threshold", y=name, hue="dataset", marker="o", errorbar="sd", ax=axis, legend=axis is axes[0, 0]
-        )
-        axis.set(title=words, ylabel="", xlabel="λ")
-        axis.tick_params(axis="x", labelbottom=True, labelsize=8)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    axes[0, 0].legend(fontsize=7)
-    sns.despine(figure)
-    return figure
+    long = table.rename(columns=panels).melt(["dataset", "threshold"], panels.values(), "panel").dropna()
+    grid = sns.relplot(
+        long, x="threshold", y="value", hue="dataset", col="panel", col_wrap=4, kind="line", marker="o",
+        errorbar="sd", height=2.3, aspect=1.2, facet_kws={"sharey": False},
+    )  # fmt: skip
+    grid.set(xlabel="λ", ylabel="").tick_params(labelsize=8)
+    return titled(grid)

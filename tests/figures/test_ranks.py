@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from selora.figures.ranks import agreement, by_place, group
+from selora.figures.ranks import ablation_curves, agreement, by_place, group, ranks_over_steps
 
 
 def test_maps_follow_the_signal_and_part_the_kinds_of_attention():
@@ -24,3 +24,30 @@ def test_agreement_of_two_thresholds_maps():
     maps = {1.1: ranks, 1.2: ranks.assign(rank=[1, 2, 3, 5]), 1.3: ranks.assign(rank=[4, 3, 2, 1])}
     table = agreement(maps).loc["U-Net"]
     assert np.allclose(table.to_numpy(), [[1, 1, -1], [1, 1, -1], [-1, -1, 1]])
+
+
+def test_ranks_over_steps_start_at_1_and_the_thick_line_is_the_layers_mean():
+    tests = [
+        {"network": net, "layer": f"{net}{i}", "kind": kind, "step": step, "seed": seed, "rank": 1 + step * i + seed}
+        for net, kind in (("unet", "attn1.to_q"), ("text_encoder", "fc1"))
+        for i in (0, 1, 2)
+        for step in (5, 10)
+        for seed in (0, 1)
+    ]
+    panels = {axis.get_title(): axis for axis in ranks_over_steps(pd.DataFrame(tests), "").axes}
+    assert list(panels) == ["text encoder: fc1", "U-Net: attn1.to_q"]
+    for axis in panels.values():
+        *layers, mean = (line.get_xydata() for line in axis.lines if len(line.get_xdata()))
+        assert np.allclose(layers, [[[0, 1], [5, 1.5 + 5 * i], [10, 1.5 + 10 * i]] for i in (0, 1, 2)])
+        assert np.allclose(mean, np.mean(layers, axis=0))
+
+
+def test_the_ablation_has_a_panel_for_each_figure_that_was_measured():
+    names = ("unet_params", "text_encoder_params", "kid", "clip", "train_seconds", "unet_mean_rank")
+    table = pd.DataFrame({name: [3.0, 2.0] for name in names} | {"text_encoder_mean_rank": 1.0, "auroc": np.nan})
+    figure = ablation_curves(table.assign(dataset="iu-drr", threshold=[1.1, 1.0]))
+    assert [axis.get_title() for axis in figure.axes] == [
+        "KID x 1000 ↓", "CLIP score ↑", "trainable parameters", "training, seconds", "mean rank, U-Net",
+        "mean rank, text encoder",
+    ]  # fmt: skip
+    assert figure.axes[2].lines[0].get_ydata().tolist() == [4, 6]  # by threshold, both networks together
