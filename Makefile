@@ -14,6 +14,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 .PHONY: env run_all publish test lint clean
 env: .venv/.ready
 
+# The locks are those of .[study,test]; from pyproject.toml itself `pip install .` takes what the method alone needs.
 # torchxrayvision is installed without its dependencies: only its data files are read, and the torchvision it asks for
 # does not load beside a CPU-only torch. The last line compiles the bytecode, which saves every first import some 15 s.
 .venv/.ready: requirements.lock requirements-nodeps.lock pyproject.toml
