@@ -1,4 +1,5 @@
-"""Which examples to look at (the paper's Fig. 2): those nearest to its prompt, and those that show a finding best."""
+"""What to look at (the paper's Fig. 2): examples nearest to its prompt or with the clearest findings, and prompts that
+differ in one finding."""
 
 import re
 
@@ -9,6 +10,14 @@ from selora.files import DATA
 PAPER_PROMPT = (  # of Fig. 2, to the letter; a report of IU X-Ray
     "Heart size and vascularity normal. These contour normal. Lungs clear. No pleural effusions or pneumothoraces."
 )
+PAIRS = {  # prompts that differ in one finding
+    "nothing": "The heart is normal in size. The lungs are clear.",
+    "cardiomegaly": "The heart is severely enlarged. The lungs are clear.",
+    "effusion, left": "The heart is normal in size. There is a large left pleural effusion.",
+    "effusion, right": "The heart is normal in size. There is a large right pleural effusion.",
+    "hyperinflation": "The heart is normal in size. The lungs are hyperinflated with flattened diaphragms.",
+    "hypoinflation": "The heart is normal in size. There are low lung volumes.",
+}
 # What can be seen at this size.
 TO_SHOW = ("cardiomegaly", "pleural effusion", "nodule", "scoliosis", "cavity", "normal")
 

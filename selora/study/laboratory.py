@@ -16,7 +16,7 @@ from selora.data import SPLITS, load_examples
 from selora.data.example import Example
 from selora.data.pictures import open_image
 from selora.figures import pictures
-from selora.figures.examples import PAPER_PROMPT, clearest, nearest_prompts
+from selora.figures.examples import PAIRS, PAPER_PROMPT, clearest, nearest_prompts
 from selora.figures.runs import loss_curves
 from selora.files import RESULTS
 from selora.methods import METHODS
@@ -122,6 +122,15 @@ class Study:
             else:
                 print(f"{method}: its weights are in PEFT's own format, which is not read here")
         self.show_grid(rows, [e.prompt for e in nearest], f"{dataset}: “{PAPER_PROMPT}”", figure)
+
+    def show_pairs(self, dataset: str, method: str, count: int, figure: str) -> None:
+        """Show what a method makes of prompts that differ in one finding; each column has its own noise."""
+        from selora.study.sample_run import sample_run  # it needs torch, which most notebooks do not
+
+        if method in self.finished(dataset):
+            run = self.named(dataset, method)
+            rows = {finding: sample_run(run, prompt, count) for finding, prompt in PAIRS.items()}
+            self.show_grid(rows, [f"noise {i + 1}" for i in range(count)], f"{dataset}, {method}", figure)
 
     def show_grid(self, rows: dict, captions: list[str], title: str, figure: str) -> None:
         """Show and save rows of pictures."""
