@@ -172,7 +172,7 @@ def test_a_finished_run_with_other_settings_is_refused_with_what_differs(tmp_pat
     profile = load_profile("smoke")
     run = Run(profile, "iu-drr", "lora", 0, tmp_path)
     write_json(run.folder / "settings.json", profile.run_settings("iu-drr", "lora") | {"learning_rate": 1.0})
-    with pytest.raises(ValueError, match=r"other settings \(learning_rate: 1.0 -> 0.002; base_weights: None -> "):
+    with pytest.raises(ValueError, match=r"other settings \(learning_rate: 1.0 -> 0.002; base_contents: None -> "):
         make_run(run)
 
 
