@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from selora.files import NOTEBOOKS
 from selora.methods import METHODS
+from selora.study.lock import alone
 
 FIRST = ("base", "full", "lora", "dylora", "adalora", "selora")  # methods with a notebook of their own
 METHODS_OF = {  # a notebook without any of its methods is left out
@@ -36,7 +37,14 @@ def run_notebooks(notebooks: list[Path], parameters: dict, folder: Path) -> None
 
     Raises:
         RuntimeError: at the first that fails, with its name and its error.
+        Busy: where another process is at work there.
     """
+    with alone(folder):
+        execute(notebooks, parameters, folder)
+
+
+def execute(notebooks: list[Path], parameters: dict, folder: Path) -> None:
+    """What `run_notebooks` does in a folder of its own."""
     (folder / "notebooks").mkdir(parents=True, exist_ok=True)
     bar = tqdm(notebooks, desc="notebooks", unit="notebook")
     for notebook in bar:
