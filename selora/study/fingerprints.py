@@ -57,6 +57,15 @@ def hash_models(profile: Profile) -> dict[str, str | None]:
     }
 
 
+def hash_inputs(profile: Profile) -> str:
+    """A short hash of all that a study reads: its profile, its models and data sets, and the package's own code."""
+    root = named_root(profile.data_root)
+    package = sorted(path for path in (REPOSITORY / "selora").rglob("*") if path.suffix in (".py", ".yaml"))
+    code = [(path.relative_to(REPOSITORY).as_posix(), hash_file(path)) for path in package]
+    data = [(name, hash_examples(name, root)) for name in profile.datasets]
+    return short_hash([profile, hash_models(profile), data, code])
+
+
 def scoring_cache(profile: Profile, cache: Path) -> Path:
     """The folder, below `cache`, for what a profile's models make of real images: another one once any file of theirs
     is another."""

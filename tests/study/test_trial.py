@@ -154,7 +154,7 @@ def fail_as_full(*args):
 def test_a_profile_of_ones_own_is_a_file(tmp_path):
     text = (FOLDER / "smoke.yaml").read_text(encoding="utf-8")
     own = tmp_path / "mine.yaml"
-    own.write_text("# für mich\n" + text.replace("images: 8", "images: 7"), encoding="utf-8")
+    own.write_text("# für mich\n" + text.replace("\nimages: 8", "\nimages: 7"), encoding="utf-8")
     profile = load_profile(str(own))
     assert (profile.name, profile.images) == ("mine", 7)
     run = Run(profile, "iu-drr", "lora", 0, tmp_path)
@@ -200,8 +200,8 @@ def test_nothing_of_the_package_needs_unix_at_its_top_or_a_machines_own_encoding
             found += [f"{path.name}: import {name}" for name in names & unix]
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-            modes = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-            binary = any("b" in mode for mode in modes if len(mode) < 4)
+            inside = [part for argument in call.args for part in ast.walk(argument) if isinstance(part, ast.Constant)]
+            binary = any("b" in part.value for part in inside if isinstance(part.value, str) and len(part.value) < 4)
             own = name in ("read_text", "write_text") or (name == "open" and is_files_open(call) and not binary)
             own &= not (name == "write_text" and isinstance(call.func, ast.Name))  # the package's
             if own and "encoding" not in {keyword.arg for keyword in call.keywords}:
