@@ -15,7 +15,7 @@ import pytest
 from conftest import tiny_pipeline
 from PIL import Image
 
-from selora.files import read_json, write_json
+from selora.files import REPOSITORY, read_json, write_json
 from selora.study import stages
 from selora.study.lock import Busy, alone
 from selora.study.profiles import Profile, load_profile
@@ -54,7 +54,7 @@ def profile(tmp_path_factory) -> Profile:
 def work(run: Run, cache: Path, kill_at: int, count) -> None:
     """Make a run in a process of its own; at the `kill_at`-th event of writing it kills itself (0: never)."""
     stages.CACHE, stages.DIVERSITY = cache, (1, 2)
-    seen = 0
+    seen, inside = 0, []
 
     def watch(event: str, arguments: tuple) -> None:
         nonlocal seen
@@ -62,9 +62,12 @@ def work(run: Run, cache: Path, kill_at: int, count) -> None:
             seen += 1
             if seen == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if event == "open" and "__pycache__" not in (name := str(arguments[0])):
+                inside.extend([name] if name.startswith(f"{REPOSITORY}/") else [])
 
     sys.addaudithook(watch)
     make_run(run)
+    assert not inside, "with results and a cache elsewhere, a checkout may be read-only"
     count.value = seen
 
 
