@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tiny_pipeline
+from conftest import scored_base
 from PIL import Image
 
 from selora.files import REPOSITORY, read_json, write_json
@@ -25,7 +25,7 @@ from selora.study.run import make_run
 
 KILLS = int(os.environ.get("SELORA_TEST_KILLS", 20))
 # of result.json: what a clock or the machine says
-MEASURED = ("train_seconds", "sample_seconds", "peak_memory_mb")
+MEASURED = ("train_seconds", "sample_seconds", "peak_memory_mb", "commit")
 WRITES = ("open", "os.rename", "os.remove", "os.mkdir")  # events of Python's between two of which a file may be half
 
 
@@ -33,7 +33,7 @@ WRITES = ("open", "os.rename", "os.remove", "os.mkdir")  # events of Python's be
 def profile(tmp_path_factory) -> Profile:
     """A short run of SeLoRA with two probes, four checkpoints and two validations, on twenty pictures of noise."""
     folder = tmp_path_factory.mktemp("kills")
-    tiny_pipeline().save_pretrained(folder / "base")
+    scored_base().save_pretrained(folder / "base")
     rng, rows = np.random.default_rng(0), ["file_name,text,split"]
     for i in range(20):
         Image.fromarray(rng.integers(0, 256, (112, 112), dtype=np.uint8)).save(folder / f"{i}.png")

@@ -6,7 +6,7 @@ import matplotlib
 import nbformat
 import numpy as np
 import pytest
-from conftest import tiny_pipeline
+from conftest import scored_base
 from PIL import Image
 
 from selora.data.example import Example
@@ -51,7 +51,7 @@ def opened(tmp_path, monkeypatch):
     """A study of two short runs on a set of some kind, and on one of the study's own beside it."""
     monkeypatch.setattr(stages, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(stages, "DIVERSITY", (1, 2))
-    tiny_pipeline().save_pretrained(tmp_path / "base")
+    scored_base().save_pretrained(tmp_path / "base")
 
     def open_set(kind: str, datasets: str = "imagefolder") -> Study:
         folder = write_set(tmp_path / "set", kind)
