@@ -1,5 +1,7 @@
 """Where the repository keeps things, and files written so that a reader finds either the old one or the new, whole."""
 
+import functools
+import hashlib
 import json
 import os
 import re
@@ -9,8 +11,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = REPOSITORY / "data"  # the rendered sets, the mini base and the judges
-RAW = DATA / "raw"  # what is fetched, and what is computed once for all runs; not tracked
-CACHE = RAW / "cache"
+RAW = DATA / "raw"  # what is fetched; not tracked
+CACHE = Path(os.environ.get("SELORA_CACHE") or RAW / "cache")  # what is computed once for all runs
 RESULTS = REPOSITORY / "results"
 NOTEBOOKS = REPOSITORY / "notebooks"
 
@@ -26,6 +28,11 @@ def check_clone(package: str) -> None:
         )
 
 
+def read_json(path: Path) -> dict:
+    """A record that `write_json` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def write_json(path: Path, record: dict) -> None:
     """Write a record as readable JSON, a list of numbers on one line."""
     text = json.dumps(record, indent=2) + "\n"
@@ -36,7 +43,7 @@ def write_json(path: Path, record: dict) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text."""
     with replacing(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 @contextmanager
@@ -44,5 +51,23 @@ def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `path` once all is written; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    yield partial
-    os.replace(partial, path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)  # of a full disk, or of an error in between
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file's contents, computed once in a process as long as the file stays the same one.
+
+    A time of change (ctime) cannot be set: it differs where a file's contents were replaced and its own time put back.
+    """
+    stat = path.stat()
+    return _hash(path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@functools.cache
+def _hash(path: Path, *stamp: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

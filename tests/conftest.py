@@ -95,6 +95,21 @@ def tiny_pipeline() -> StableDiffusionPipeline:
     return pipe
 
 
+def scored_base() -> StableDiffusionPipeline:
+    """The tiny pipeline, with an autoencoder that halves three times: for pictures large enough to be scored."""
+    pipe = tiny_pipeline()
+    vae = AutoencoderKL(
+        block_out_channels=(8,) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=112,
+    )
+    pipe.register_modules(vae=vae)
+    return pipe
+
+
 @pytest.fixture(scope="session")
 def base() -> StableDiffusionPipeline:
     """The pipeline that the other fixtures copy; nobody may change it."""

@@ -21,14 +21,15 @@ from tqdm import tqdm
 from selora.adapters import ADAPTER, linear_layers, trainable_parameters
 from selora.analysis.paper_numbers import released_layers
 from selora.data import load_examples
+from selora.data.folders import named_root
 from selora.diffusion.base import load_base, noise_schedule
 from selora.diffusion.draws import BATCH, draw_batch, generator
 from selora.diffusion.latents import cached_latents, tokenize
 from selora.diffusion.loop import denoising_loss, trainable
 from selora.diffusion.machine import raise_trained
 from selora.expansion import SeLoRA
-from selora.files import CACHE, REPOSITORY, write_text
-from selora.study.fingerprints import fingerprint
+from selora.files import CACHE, read_json, write_text
+from selora.study.fingerprints import hash_examples, hash_model
 from selora.study.profiles import Profile
 
 PROBES = 6  # of each short training
@@ -133,11 +134,12 @@ def train_variant(
 
 
 def experiment_settings(profile: Profile) -> dict:
-    """What determines the outcome of the short trainings, besides the variant; that of the base's weights included."""
+    """What determines the outcome of the short trainings, besides the variant, contents included."""
     dataset, names = profile.datasets[0], ("base_model", "resolution", "batch_size", "learning_rate", "prompt_dropout")
     return {name: getattr(profile, name) for name in names} | {
         "dataset": dataset,
-        "base_weights": fingerprint(REPOSITORY / profile.base_model),
+        "base_contents": hash_model(profile.base_model),
+        "data_contents": hash_examples(dataset, named_root(profile.data_root)),
         "steps": profile.audit_steps,
         "interval": max(1, profile.audit_steps // PROBES),
         "threshold": profile.run_settings(dataset, "selora")["method"]["threshold"],
@@ -166,7 +168,7 @@ def run_variants(profile: Profile, record: Path) -> pd.DataFrame:
         One row per variant, probe and layer: variant, and SeLoRA's record; parameters: of its network, at the end.
     """
     settings = experiment_settings(profile)
-    done = json.loads(record.read_text()) if record.exists() else {}
+    done = read_json(record) if record.exists() else {}
     if done.get("settings") != settings:
         done = {"settings": settings, "variants": {}}
     found = done["variants"]

@@ -6,17 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from selora.files import replacing
 
 
 def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], record: dict) -> None:
-    """Write tensors and record so that a reader finds either the old file or the new one, whole."""
+    """Write tensors and record so that a reader finds either the old file or the new one, whole. Raises OSError, as of
+    a full disk."""
     whole = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with replacing(path) as partial:
-        save_file(whole, partial, {"record": json.dumps(record)})
+        try:
+            save_file(whole, partial, {"record": json.dumps(record)})
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written ({error}): make room, and start again to go on") from error
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:

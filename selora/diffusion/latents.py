@@ -1,6 +1,8 @@
 """Images to latents and prompts to tokens, once for all runs."""
 
+import functools
 import hashlib
+import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,31 +12,41 @@ from diffusers import AutoencoderKL
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
+from selora import data
 from selora.data.example import Example
 from selora.data.pictures import load_images
 from selora.diffusion import machine
 from selora.diffusion.checkpoint import hash_tensors
-from selora.files import replacing
+from selora.diffusion.finite import NotFinite
+from selora.files import hash_file, replacing
 
 SHARD = 1024  # images in a file of latents: 13 MB at 224 pixels, and what an interruption costs at most
 
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, images: np.ndarray, batch_size: int) -> torch.Tensor:
-    """Scaled latents (N, 4, size / 8, size / 8) of uint8 images (N, size, size, 3): the mean of the posterior."""
+    """Scaled latents (N, 4, size / 8, size / 8) of uint8 images (N, size, size, 3): the mean of the posterior.
+
+    Raises NotFinite for latents that are not.
+    """
     latents = []
     for part in torch.from_numpy(images).split(batch_size):
         pixels = part.permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
         latents.append(vae.encode(pixels).latent_dist.mode().cpu())
-    return torch.cat(latents) * vae.config.scaling_factor
+    found = torch.cat(latents) * vae.config.scaling_factor
+    if not found.isfinite().all():
+        raise NotFinite("the base's autoencoder gives latents that are not finite: use another base")
+    return found
 
 
 @torch.no_grad()
 def decode(vae: AutoencoderKL, latents: torch.Tensor, batch_size: int) -> np.ndarray:
-    """uint8 images (N, size, size, 3) of scaled latents."""
+    """uint8 images (N, size, size, 3) of scaled latents. Raises NotFinite where they would be anything."""
     images = []
     for part in latents.split(batch_size):
         pixels = vae.decode(part.to(vae.device, vae.dtype) / vae.config.scaling_factor).sample
+        if not pixels.isfinite().all():
+            raise NotFinite("the autoencoder's pictures are not finite")
         images.append(((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu())
     return torch.cat(images).numpy()
 
@@ -61,15 +73,16 @@ class Latents:
 def cached_latents(vae: AutoencoderKL, examples: Sequence[Example], size: int, cache: Path, batch_size: int) -> Latents:
     """`encode` of some examples, kept in folder `cache` in shards, each under a hash of all it depends on.
 
-    An image counts as changed where its file's size or time did: a hash of large sets' contents would take minutes at
-    the start of every run. Several processes share the work.
+    They are kept under what they come from: the autoencoder's weights and configuration, the bytes of the pictures, and
+    the code that reads those. Several processes share the work.
 
     Raises:
         DataError: for a missing or broken image.
     """
     weights = vae.state_dict().items()
     model = hash_tensors({k: v for k, v in weights if not k.startswith(("decoder", "post_quant_conv"))})
-    model += repr((size, vae.config.scaling_factor)).encode()
+    own = {name: value for name, value in vae.config.items() if not name.startswith("_")}  # less where it was read from
+    model += repr((size, own, readers())).encode()
     parts = [examples[start : start + SHARD] for start in range(0, len(examples), SHARD)]
     paths = [cache / f"latents-{hashlib.sha256(model + stamps(part)).hexdigest()[:16]}.npy" for part in parts]
     this = machine.state()
@@ -86,15 +99,16 @@ def cached_latents(vae: AutoencoderKL, examples: Sequence[Example], size: int, c
 
 
 def stamps(examples: Sequence[Example]) -> bytes:
-    """Id, and name, size and time of change of the image file of each example; a missing file counts as one of no size.
+    """The hash of each example's picture file, in their order; a missing file has none."""
+    return repr([hash_file(e.path) if e.path.is_file() else None for e in examples]).encode()
 
-    Names, sizes and times alone may all agree: archives of uncompressed images in one folder per patient have such.
-    """
-    stamped = []
-    for example in examples:
-        stat = example.path.stat() if example.path.is_file() else None
-        stamped.append((example.id, example.path.name, stat and (stat.st_size, stat.st_mtime_ns)))
-    return repr(stamped).encode()
+
+@functools.cache
+def readers() -> str:
+    """A hash of what turns a file into pixels: the package's own code, and the libraries' versions."""
+    code = [path.read_bytes() for path in sorted(Path(data.__file__).parent.glob("*.py"))]
+    versions = [importlib.metadata.version(name) for name in ("pillow", "pydicom", "numpy")]
+    return hashlib.sha256(repr((code, versions)).encode()).hexdigest()
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> torch.Tensor:

@@ -5,8 +5,9 @@ checkpoint needs no generator state and a resumed run repeats an uninterrupted o
 processes draw the same batch and take their shares of it, so they train what one process would.
 """
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from selora.adapters import restore_tensors, trained_tensors
 from selora.diffusion import machine
 from selora.diffusion.checkpoint import load_checkpoint, save_checkpoint
 from selora.diffusion.draws import BATCH, ORDER, draw_batch, generator
+from selora.diffusion.finite import NotFinite, dead_tensors
 from selora.diffusion.latents import Latents
 from selora.diffusion.machine import autocast, raise_trained
 from selora.diffusion.method import Method
@@ -79,6 +81,7 @@ def train(
     prompt_dropout: float,  # share of prompts replaced by the empty one, which guidance needs
     checkpoint_interval: int,  # steps; validation saves too
     seed: int,
+    ids: Sequence[str] = (),  # of the training samples, to be named where a number dies; without them their places are
     accumulation: int = 1,  # parts of a process's share of a batch that go through the networks one after the other
 ) -> dict:
     """Train what the method made trainable; the networks end with the best weights by validation loss, else the last.
@@ -90,6 +93,8 @@ def train(
 
     Raises:
         ValueError: for a batch that cannot be cut into equal parts, or must not be.
+        NotFinite: for a loss, a gradient, a weight or a moment that is not finite, in every process; the last
+            checkpoint stays, and holds finite numbers only.
     """
     done = {"step": 0, "history": [], "expansions": [], "best_step": None, "best_loss": None, "train_seconds": 0.0}
     best, moments = {}, {}
@@ -99,8 +104,7 @@ def train(
         tensors, done = load_checkpoint(checkpoint)
         restore_tensors(networks, unprefixed(tensors, "now/"))
         best, moments = unprefixed(tensors, "best/"), unprefixed(tensors, "moments/")
-    names = [f"{net}.{name}" for net, m in networks.items() for name, p in m.named_parameters() if p.requires_grad]
-    parameters = dict(zip(names, trainable(networks), strict=True))
+    parameters = named_trainable(networks)
     device, main = networks["unet"].device, machine.state().is_main_process
     fused = device.type == "cuda"
     # without decay AdamW is Adam, which the released code uses
@@ -117,6 +121,9 @@ def train(
         checked = data.get("val") or tuple(part[:CHECKED] for part in data["train"])
         return validation_loss(networks, schedule, *checked, batch_size)
 
+    def named(part: torch.Tensor) -> list[str]:
+        return [ids[i] if ids else f"sample {i}" for i in part.tolist()]
+
     latents, tokens = data["train"]
     batch_size = min(batch_size, len(latents))
     pieces = machine.pieces(batch_size, accumulation)
@@ -126,7 +133,19 @@ def train(
         )
     per_epoch = len(latents) // batch_size
     order = None  # of the epoch's samples
-    losses = []  # of the steps since the last checkpoint, on the device: reading each would wait for the GPU
+    losses, slopes = [], []  # since the last checkpoint, on the device: reading each would wait for the GPU
+    parts = []  # the same steps' samples
+
+    def read_losses() -> list[float]:
+        """The losses since the last checkpoint; the first that is dead, or whose gradient is, ends the run."""
+        seen = torch.stack([*losses, *slopes]).tolist()
+        values, norms = seen[: len(losses)], seen[len(losses) :]
+        for i, (loss, norm) in enumerate(zip(values, norms, strict=True)):
+            if not math.isfinite(loss + norm):
+                what = f"the loss is {loss}, its gradient's norm {norm}"
+                raise lost(done["step"] + i + 1, what, done["step"], named(parts[i]))
+        return values
+
     started = time.perf_counter() - done["train_seconds"]
     for step in tqdm(
         range(done["step"] + 1, steps + 1), initial=done["step"], total=steps, desc="train", mininterval=5
@@ -144,23 +163,38 @@ def train(
                 loss = denoising_loss(networks, schedule, **{name: whole[piece] for name, whole in batch.items()})
                 (method.loss(loss) / accumulation).backward()
                 train_loss += loss.detach() / accumulation
-        machine.average([train_loss, *(p.grad for p in trainable(networks) if p.grad is not None)])
+        gradients = [p.grad for p in trainable(networks) if p.grad is not None]
+        machine.average([train_loss, *gradients])
+        slopes.append(torch.stack(torch._foreach_norm(gradients)).sum())
         optimizer.step()
-        done["expansions"] += method.after_step(step)
-        optimizer.zero_grad()
         losses.append(train_loss)
+        parts.append(part)
+        tests = method.after_step(step)
+        if any(math.isnan(test.get("fi_ratio") or 0) for test in tests):  # infinite it may be
+            read_losses()
+            raise lost(step, "an FI-Ratio is nan", done["step"], named(part))
+        done["expansions"] += tests
+        optimizer.zero_grad()
         done["history"].append({"step": step, "epoch": epoch + 1, "train_loss": None, "val_loss": None})
 
         last = step == steps
         validated = "val" in data and (last or position == per_epoch - 1)
+        saved = validated or last or step % checkpoint_interval == 0
+        if saved:
+            values = read_losses()
+            if dead := dead_tensors(named_trainable(networks) | moments_of(networks, optimizer)):
+                raise lost(step, f"{len(dead)} tensors are not finite, {dead[0]} the first", done["step"], named(part))
         if validated:
             val_loss = done["history"][-1]["val_loss"] = validate()
+            if not math.isfinite(val_loss):
+                raise lost(step, f"the validation loss is {val_loss}", done["step"], named(part))
             if method.settled(step) and (done["best_loss"] is None or val_loss < done["best_loss"]):
                 best, done["best_loss"], done["best_step"] = trained_tensors(networks), val_loss, step
-        if validated or last or step % checkpoint_interval == 0:
-            for row, value in zip(done["history"][-len(losses) :], torch.stack(losses).tolist(), strict=True):
+        if saved:
+            for row, value in zip(done["history"][-len(values) :], values, strict=True):
                 row["train_loss"] = value
-            losses.clear()
+            for kept in (losses, slopes, parts):
+                kept.clear()
             done |= {"step": step, "train_seconds": time.perf_counter() - started}
             own = {f"method/{name}": tensor for name, tensor in method.state().items()}
             if main:
@@ -170,25 +204,42 @@ def train(
         restore_tensors(networks, best)
     seconds = time.perf_counter() - started
     own = method.finish(networks, validate)
+    if dead := dead_tensors(named_trainable(networks)):
+        raise lost(steps, f"{len(dead)} of the final tensors are not finite, {dead[0]} the first", steps)
     return {**done, "best_step": done["best_step"] or steps, "train_seconds": seconds, "own": own}
+
+
+def lost(step: int, what: str, kept: int, batch: Sequence[str] = ()) -> NotFinite:
+    """The error that ends a training at a step, with the ids of its batch; `kept` is the step of the last checkpoint, 0
+    where there is none."""
+    where = f" (batch: {', '.join(batch)})" if batch else ""
+    good = f"the checkpoint of step {kept} is kept" if kept else "there is no checkpoint yet"
+    advice = "lower the learning rate, or look at these pictures, and move the run's folder away to start anew"
+    return NotFinite(f"training is lost at step {step}{where}: {what}; {good}. To go on, {advice}")
 
 
 def trainable(networks: Mapping[str, nn.Module]) -> list[nn.Parameter]:
     """All trainable parameters, network by network."""
-    return [p for model in networks.values() for p in model.parameters() if p.requires_grad]
+    return list(named_trainable(networks).values())
+
+
+def named_trainable(networks: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
+    """All trainable parameters, network by network, named `<network>.<parameter>`."""
+    return {f"{net}.{name}": p for net, m in networks.items() for name, p in m.named_parameters() if p.requires_grad}
 
 
 def checkpoint_tensors(
     networks, best: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[str, torch.Tensor]:
     """What a run needs to go on: the weights now, the best so far, the optimizer's state; by prefixed name."""
-    now = trained_tensors(networks)
-    moments = {
-        f"moments/{name}/{state}": value
-        for name, p in zip(now, trainable(networks), strict=True)
-        for state, value in optimizer.state.get(p, {}).items()
-    }
-    return {**{f"now/{k}": v for k, v in now.items()}, **{f"best/{k}": v for k, v in best.items()}, **moments}
+    parts = {"now": trained_tensors(networks), "best": best, "moments": moments_of(networks, optimizer)}
+    return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+
+def moments_of(networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state, named `<network>.<parameter>/<state>`."""
+    named = named_trainable(networks).items()
+    return {f"{name}/{key}": value for name, p in named for key, value in optimizer.state.get(p, {}).items()}
 
 
 def unprefixed(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

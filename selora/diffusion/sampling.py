@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from selora.diffusion import machine
 from selora.diffusion.draws import SOLVER, START, generator
+from selora.diffusion.finite import NotFinite
 from selora.diffusion.latents import decode
 from selora.diffusion.machine import autocast
 from selora.diffusion.solvers import SOLVERS
@@ -37,6 +38,9 @@ def sample(
     The default solver is the stochastic one: fresh noise in each step, from a generator of each image's own, corrects
     what a small model gets wrong at high noise. A deterministic solver carries those errors to the end. Its steps are
     those of Karras et al. (2022), closer together where little noise is left and detail is decided.
+
+    Raises:
+        NotFinite: for images that are not, in every process.
     """
     own, this = pipe.scheduler, machine.state()
     chosen = SOLVERS[solver]
@@ -44,7 +48,7 @@ def sample(
     pipe.set_progress_bar_config(disable=True)
     noise = starting_noise(pipe, len(prompts), size, seed)
     parts = torch.arange(len(prompts)).split(batch_size)[this.process_index :: this.num_processes]
-    made = []
+    made, dead = [], []
     for part in tqdm(parts, desc="sample", mininterval=5):
         with autocast(pipe.unet):
             latents = pipe(
@@ -57,6 +61,11 @@ def sample(
                 guidance_scale=guidance_scale,
                 output_type="latent",
             ).images
-        made.append((int(part[0]), decode(pipe.vae, latents, batch_size)))
+        try:
+            made.append((int(part[0]), decode(pipe.vae, latents, batch_size)))
+        except NotFinite:
+            dead.append(prompts[int(part[0])])
     pipe.scheduler = own
+    if dead := gather_object(dead):  # known to every process, so that none waits for another
+        raise NotFinite(f"images sampled with the final weights are not finite, from the batch of '{dead[0]}' on")
     return np.concatenate([images for _, images in sorted(gather_object(made), key=lambda pair: pair[0])])

@@ -18,6 +18,7 @@ PAIRS = {  # prompts that differ in one finding
     "hyperinflation": "The heart is normal in size. The lungs are hyperinflated with flattened diaphragms.",
     "hypoinflation": "The heart is normal in size. There are low lung volumes.",
 }
+FEW = 6  # examples of a set without findings
 # What can be seen at this size.
 TO_SHOW = ("cardiomegaly", "pleural effusion", "nodule", "scoliosis", "cavity", "normal")
 
@@ -32,8 +33,19 @@ def nearest_prompts(prompt: str, examples: list[Example], count: int) -> list[Ex
     return sorted(examples, key=distance)[:count]
 
 
+def by_finding(examples: list[Example], count: int = 2) -> dict[str, list[Example]]:
+    """For each finding that a set names its examples with the fewest others, at most `count`; of a set that names none
+    the first ones, by their ids."""
+    findings = sorted({finding for e in examples for finding in e.findings})
+    if not findings:
+        return {e.id: [e] for e in examples[:FEW]}
+    having = {finding: [e for e in examples if finding in e.findings] for finding in findings}
+    return {finding: sorted(found, key=lambda e: len(e.findings))[:count] for finding, found in having.items()}
+
+
 def clearest(dataset: str, examples: list[Example]) -> dict[str, Example]:
-    """For each finding to show another example: where it is largest, then with the fewest others; those there are.
+    """For each finding to show another example: where it is largest, then with the fewest others; those there are. Of a
+    set that has none of these findings the first examples, by their ids.
 
     How large a finding was rendered stands in the data set's table; a real set has none, and severities count alike.
     """
@@ -49,4 +61,4 @@ def clearest(dataset: str, examples: list[Example]) -> dict[str, Example]:
     for finding in TO_SHOW:
         if having := [e for e in examples if finding in e.findings and e not in shown.values()]:
             shown[finding] = min(having, key=lambda e: order(e, finding))
-    return shown
+    return shown or {e.id: e for e in examples[:FEW]}

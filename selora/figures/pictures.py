@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 
-def image_grid(rows: Mapping[str, Sequence[Image.Image]], captions: Sequence[str] = ()) -> Figure:
-    """Rows of pictures, each row with a title at its left, and a caption above each column."""
+def image_grid(rows: Mapping[str, Sequence[Image.Image | None]], captions: Sequence[str] = ()) -> Figure:
+    """Rows of pictures, each row with a title at its left, and a caption above each column; None leaves a gap."""
     columns = max(len(images) for images in rows.values())
     figure, axes = plt.subplots(
         len(rows), columns, figsize=(1.7 * columns, 1.8 * len(rows) + 0.5), squeeze=False, layout="constrained"
@@ -20,7 +20,8 @@ def image_grid(rows: Mapping[str, Sequence[Image.Image]], captions: Sequence[str
         for axis in line:
             axis.set(xticks=[], yticks=[], frame_on=False)
         for axis, image in zip(line, images, strict=False):
-            axis.imshow(image, cmap="gray")
+            if image is not None:
+                axis.imshow(image, cmap="gray")
         line[0].set_ylabel(title)
     for axis, caption in zip(axes[0], captions, strict=False):
         axis.set_title(fill(caption if len(caption) < 110 else caption[:107] + "...", 28), fontsize=6, loc="left")

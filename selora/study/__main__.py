@@ -10,6 +10,7 @@ from pathlib import Path
 from selora.data import DATASETS
 from selora.files import RESULTS
 from selora.methods import named
+from selora.study.lock import Busy
 from selora.study.preflight import check_needs
 from selora.study.profiles import check_choices, load_profile
 from selora.study.results import Run
@@ -19,7 +20,7 @@ from selora.study.run import make_run
 def main(arguments: list[str] | None = None) -> None:
     """Make the run that the command's arguments name, or read it if it is done, and print its main figures."""
     parser = argparse.ArgumentParser(prog="python -m selora.study", description="Train, sample and score one run.")
-    parser.add_argument("--profile", default="quick")
+    parser.add_argument("--profile", default="quick", help="one of the study's, or a .yaml file of your own")
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--method", required=True, help="selora@1.05 is selora with another threshold")
     parser.add_argument("--seed", type=int, default=0)
@@ -32,10 +33,12 @@ def main(arguments: list[str] | None = None) -> None:
         check_choices("data set", [args.dataset], DATASETS)
         methods = named(args.method)[0]
         profile = load_profile(args.profile, datasets=args.dataset, methods=methods, data_root=args.data_root)
-        check_needs(profile)
+        check_needs(profile, args.results)
         run = Run(profile, args.dataset, args.method, args.seed, args.results)
         result = make_run(run)
-    except (FileNotFoundError, ValueError) as error:
+    except OSError as error:  # those of the study's own say all themselves
+        sys.exit(f"selora: {f'{error.filename}: {error.strerror}' if error.filename else error}")
+    except (ValueError, FloatingPointError, Busy) as error:
         sys.exit(f"selora: {error}")
     print(
         f"FID {result['fid']:.1f}  KID {result['kid']:.4f}  over {result['n']} images ({result['settings']['encoder']})"

@@ -61,8 +61,9 @@ def make_on_ray(runs: list[Run]) -> None:
 def arguments_of(run: Run) -> list[str]:
     """A run as arguments of `python -m selora.study`."""
     root = named_root(run.profile.data_root)  # workers have the cluster's environment, not this one
+    profile = run.profile.file or run.profile.name
     return [
-        *("--profile", run.profile.name, "--dataset", run.dataset, "--method", run.method, "--seed", str(run.seed)),
+        *("--profile", profile, "--dataset", run.dataset, "--method", run.method, "--seed", str(run.seed)),
         *("--results", str(run.results.resolve())),
         *(("--data-root", str(Path(root).resolve())) if root else ()),
     ]

@@ -1,15 +1,17 @@
 """The numbered notebooks: which of them a study needs, and papermill, which executes them."""
 
 import ast
+import os
 import time
 from pathlib import Path
 
 import papermill
 from nbclient.exceptions import DeadKernelError
-from tqdm import tqdm
 
-from selora.files import NOTEBOOKS
+from selora.files import NOTEBOOKS, RESULTS, hash_file, read_json, write_json
 from selora.methods import METHODS
+from selora.study.fingerprints import short_hash
+from selora.study.lock import alone
 
 FIRST = ("base", "full", "lora", "dylora", "adalora", "selora")  # methods with a notebook of their own
 METHODS_OF = {  # a notebook without any of its methods is left out
@@ -31,21 +33,62 @@ def numbered(methods: list[str]) -> list[Path]:
     return [path for path in books if path.stem not in METHODS_OF or METHODS_OF[path.stem] & {*methods}]
 
 
-def run_notebooks(notebooks: list[Path], parameters: dict, folder: Path) -> None:
+def run_notebooks(notebooks: list[Path], parameters: dict, folder: Path, inputs: str = "") -> None:
     """Execute notebooks in order, leaving the executed copies in `folder/notebooks`.
+
+    Nothing is executed where the last call ended well with the same notebooks, parameters and inputs, and all that it
+    left in the folder is there as it was: then there is nothing to make, and each kernel would only import and read.
+
+    Args:
+        inputs: a hash of all else that the notebooks read (`fingerprints.hash_inputs`); without it, all are executed.
 
     Raises:
         RuntimeError: at the first that fails, with its name and its error.
+        Busy: where another process is at work there.
     """
+    stamp = folder / "finished.json"
+    asked = {
+        "inputs": inputs,
+        "parameters": parameters,
+        "notebooks": short_hash((path.name, hash_file(path)) for path in notebooks),
+    }
+    with alone(folder):
+        if inputs and stamp.exists() and read_json(stamp) == asked | {"left": hash_left(folder)}:
+            print(f"Nothing to make: all of {folder} is as it was left (remove {stamp.name} there to execute anew).")
+            return
+        stamp.unlink(missing_ok=True)
+        print(said_threads(), flush=True)
+        execute(notebooks, parameters, folder)
+        write_json(stamp, asked | {"left": hash_left(folder)})
+
+
+def hash_left(folder: Path) -> str:
+    """A hash of all files that the numbered notebooks and their runs left in a results folder."""
+    later = ("run_all.ipynb", "index.html", "finished.json", ".lock")  # written by others, or after them
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in later)
+    return short_hash((path.relative_to(folder).as_posix(), hash_file(path)) for path in files)
+
+
+def said_threads() -> str:
+    """How many threads the notebooks will compute with, and how to change that."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = os.environ.get("OMP_NUM_THREADS") or f"up to {cores}"
+    return (
+        f"Computing with {threads} threads on {cores} cores. Beside another job fewer are faster, by a lot: "
+        "OMP_NUM_THREADS=1 make run_all"
+    )
+
+
+def execute(notebooks: list[Path], parameters: dict, folder: Path) -> None:
+    """What `run_notebooks` does where there is something to make, saying after each notebook what time is left."""
     (folder / "notebooks").mkdir(parents=True, exist_ok=True)
-    bar = tqdm(notebooks, desc="notebooks", unit="notebook")
-    for notebook in bar:
-        bar.set_postfix_str(notebook.stem)
+    usual, taken = usual_seconds(), {}
+    for place, notebook in enumerate(notebooks, start=1):
         known = papermill.inspect_notebook(notebook)
         unknown = sorted(set(parameters) - set(known))
         if unknown:
             raise ValueError(f"{notebook.name} has no parameter {', '.join(unknown)}: it has {', '.join(known)}")
-        started, copy = time.perf_counter(), folder / "notebooks" / notebook.name
+        started, copy, before = time.perf_counter(), folder / "notebooks" / notebook.name, count_runs(folder)
         try:
             papermill.execute_notebook(
                 notebook, copy, parameters, progress_bar=False, extra_arguments=["--log-level=ERROR"]
@@ -56,7 +99,34 @@ def run_notebooks(notebooks: list[Path], parameters: dict, folder: Path) -> None
             ) from None
         except papermill.PapermillExecutionError as error:
             raise RuntimeError(f"{notebook.name} failed with {error.ename}: {error.evalue} (see {copy})") from None
-        print(f"{notebook.name}  {time.perf_counter() - started:.0f} s", flush=True)
+        seconds = time.perf_counter() - started
+        if count_runs(folder) > before or notebook.stem not in METHODS_OF:  # else it only read what was finished
+            taken[notebook.stem] = seconds
+        left = seconds_left(taken, [path.stem for path in notebooks[place:]], usual)
+        words = f", about {left / 60:.0f} min left" if left is not None else ""
+        print(f"{notebook.name}  {seconds:.0f} s  ({place} of {len(notebooks)}{words})", flush=True)
+
+
+def count_runs(folder: Path) -> int:
+    """How many runs are finished in a results folder."""
+    return sum(1 for _ in folder.glob("runs/*/*/*/result.json"))
+
+
+def usual_seconds() -> dict[str, float]:
+    """How long each notebook took in the published quick results, by name."""
+    books = (RESULTS / "published" / "quick" / "notebooks").glob("[0-9]*.ipynb")
+    return {path.stem: read_json(path)["metadata"]["papermill"]["duration"] for path in books}
+
+
+def seconds_left(taken: dict[str, float], left: list[str], usual: dict[str, float]) -> float | None:
+    """What the notebooks that are left will take, if they take as much longer than usual as those that were executed
+    did; None before one was. One without a usual time counts as the mean of the others."""
+    measured = taken.keys() & usual.keys()
+    if not measured:
+        return None
+    mean = sum(usual.values()) / len(usual)
+    slower = sum(taken[name] for name in measured) / sum(usual[name] for name in measured)
+    return slower * sum(usual.get(name, mean) for name in left)
 
 
 def check_parameters(cells: list[str]) -> None:

@@ -1,5 +1,8 @@
 """What a profile needs, looked for before anything runs, so that all that is missing is named at once."""
 
+import tempfile
+from pathlib import Path
+
 import huggingface_hub
 from huggingface_hub.errors import HTTPError
 
@@ -7,22 +10,35 @@ from selora.data import SPLITS, load_examples
 from selora.data.example import DataError
 from selora.data.fetch import sets
 from selora.data.fetch.sources import SOURCES
-from selora.files import REPOSITORY
+from selora.files import CACHE, REPOSITORY, RESULTS
 from selora.scoring import SHIPPED
 from selora.study.profiles import Profile
 
 ASKED = 5  # seconds that the hub has to answer
 
 
-def check_needs(profile: Profile) -> None:
-    """Look for a profile's models and data sets, down to every file that a set's tables name.
+def check_needs(profile: Profile, results: Path = RESULTS) -> None:
+    """Look for a profile's models and data sets, down to every file that a set's tables name, and for room to write.
 
     Raises:
         DataError: with all that is missing, and the commands that get it.
     """
-    missing = [*missing_models(profile), *missing_encoders(profile), *missing_data(profile)]
+    missing = [*unwritable(results), *missing_models(profile), *missing_encoders(profile), *missing_data(profile)]
     if missing:
         raise DataError(f"Profile {profile.name} cannot run here yet:\n- " + "\n- ".join(missing))
+
+
+def unwritable(results: Path) -> list[str]:
+    """The folders of the results and of the cache, where nothing can be written to them, with why."""
+    found = []
+    for folder, how in ((results, "name another with --results"), (CACHE, "name another by SELORA_CACHE")):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder) as file:
+                file.write(bytes(2**16))
+        except OSError as error:  # below a file, a full disk, no permission
+            found.append(f"nothing can be written to {folder} ({error.strerror}): {how}")
+    return found
 
 
 def missing_models(profile: Profile) -> list[str]:

@@ -20,7 +20,7 @@ DIGITS = "%.6g"  # of numbers in CSV files: more are noise, and are tracked with
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, its numbers to six digits."""
-    table.to_csv(path, index=False, float_format=DIGITS)
+    table.to_csv(path, index=False, float_format=DIGITS, encoding="utf-8")
 
 
 def write_ranks(networks: Mapping[str, nn.Module], folder: Path) -> dict:
@@ -43,7 +43,7 @@ def write_ranks(networks: Mapping[str, nn.Module], folder: Path) -> dict:
 
 
 def record(run: Run, settings: dict, trained: dict, measured: dict, replicates: dict, costs: dict) -> None:
-    """Write result.json, which ends the run: its checkpoint is removed.
+    """Write result.json, which ends the run.
 
     Args:
         settings: what determined the run.
@@ -69,7 +69,6 @@ def record(run: Run, settings: dict, trained: dict, measured: dict, replicates: 
         "bootstrap": replicates,
     }
     write_json(run.record, result)
-    (run.folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
 
 def commit() -> str:

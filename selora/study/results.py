@@ -1,13 +1,12 @@
 """A run, and what lies in its folder: the one place that knows where a run's result.json is."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from selora.files import RESULTS
+from selora.files import RESULTS, read_json
 from selora.methods import BUILDS_ON, named
 from selora.scoring.labels import mean_auroc
 from selora.study.profiles import Profile
@@ -34,6 +33,11 @@ class Run:
         return self.folder / "result.json"
 
     @property
+    def checkpoint(self) -> Path:
+        """What an interrupted training goes on from."""
+        return self.folder / "checkpoint.safetensors"
+
+    @property
     def done(self) -> bool:
         return self.record.exists()
 
@@ -45,11 +49,11 @@ class Run:
 
     def result(self) -> dict:
         """What stands in its result.json."""
-        return json.loads(self.record.read_text())
+        return read_json(self.record)
 
     def table(self, name: str) -> pd.DataFrame:
         """One of its tables: 'history', 'ranks', 'expansions' or 'scores'."""
-        return pd.read_csv(self.folder / f"{name}.csv")
+        return pd.read_csv(self.folder / f"{name}.csv", encoding="utf-8")
 
     def samples(self, ids: Sequence[str]) -> list[Path]:
         """The generated images, by the ids of the examples they were prompted with."""
@@ -66,5 +70,5 @@ def finished_runs(folder: Path) -> pd.DataFrame:
 
     `bootstrap` is an empty record in runs made before there was one; `auroc` is the mean over findings.
     """
-    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("runs/*/*/*/result.json"))]
+    runs = [read_json(path) for path in sorted(folder.glob("runs/*/*/*/result.json"))]
     return pd.DataFrame([{"bootstrap": {}, **run, "auroc": mean_auroc(run)} for run in runs])

@@ -17,6 +17,8 @@ def make_run(run: Run) -> dict:
     Raises:
         DataError: for data that is missing or broken, before any training.
         ValueError: where the folder holds a run with other settings.
+        FloatingPointError: for a number that is not finite.
+        Busy: where another process is making it.
     """
     settings = settings_of(run)
     check_settings(run.folder, settings)
@@ -26,4 +28,5 @@ def make_run(run: Run) -> dict:
         from selora.study.stages import execute  # torch and its kin: reading a finished run needs none of them
 
         execute(run, settings)
+    run.checkpoint.unlink(missing_ok=True)  # of a run that was killed between its record and its end
     return run.result()

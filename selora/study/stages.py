@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +18,7 @@ from selora.data.pictures import load_images
 from selora.diffusion import machine
 from selora.diffusion.base import load_base, noise_schedule
 from selora.diffusion.draws import look_batches
+from selora.diffusion.finite import NotFinite, dead_numbers
 from selora.diffusion.latents import cached_latents, tokenize
 from selora.diffusion.loop import train
 from selora.diffusion.method import Earlier, Method
@@ -24,9 +26,12 @@ from selora.diffusion.sampling import sample
 from selora.files import CACHE, write_json
 from selora.methods import make_method, named
 from selora.scoring.score import DIVERSITY, Judges, make_judges, score, score_reference
+from selora.study.fingerprints import scoring_cache
+from selora.study.lock import alone
 from selora.study.profiles import Profile
 from selora.study.records import record, write_ranks, write_table
 from selora.study.results import Run
+from selora.study.trial import try_end
 
 FEWEST = 6  # images, for precision and recall: they look at the five nearest neighbours
 UNTRAINED = {"history": [], "expansions": [], "best_step": None, "best_loss": None, "train_seconds": 0.0, "own": {}}
@@ -50,7 +55,22 @@ class Prepared:
 
 
 def execute(run: Run, settings: dict) -> None:
-    """Make a run with the settings that determine it, and leave all its files in its folder."""
+    """Make a run with the settings that determine it, and leave all its files in its folder.
+
+    Raises:
+        Busy: where another process is making it.
+    """
+    this = machine.state()
+    with alone(run.folder) if this.is_main_process else nullcontext():
+        if this.is_main_process:
+            for left in run.folder.glob("*.partial"):  # by a killed process
+                left.unlink()
+        make(run, settings)
+        this.wait_for_everyone()
+
+
+def make(run: Run, settings: dict) -> None:
+    """What `execute` does in a folder of its own."""
     this = machine.state()
     prepared = prepare(run, settings)
     if this.is_main_process:
@@ -69,7 +89,6 @@ def execute(run: Run, settings: dict) -> None:
             "compiled_graphs": machine.compiled_graphs() - graphs,
         }
         record(run, settings, trained, found | sizes, replicates, costs)
-    this.wait_for_everyone()
 
 
 def prepare(run: Run, settings: dict) -> Prepared:
@@ -80,6 +99,7 @@ def prepare(run: Run, settings: dict) -> Prepared:
     scored, others = reference_and_others(examples["test"], examples["train"], profile.images)
     reference, other = (load_images(part, profile.resolution) for part in (scored, others))
     pipe = load_base(profile.base_model, profile.precision)
+    try_end(run, pipe, scored)
     judges = None
     if machine.state().is_main_process:
         judges = make_judges(profile.encoder, profile.clip, profile.classifier, pipe.device)
@@ -123,8 +143,9 @@ def train_method(run: Run, settings: dict, prepared: Prepared) -> dict:
         method,
         schedule,
         data,
+        ids=[e.id for e in examples["train"]],
         empty_tokens=tokenize(pipe.tokenizer, [""]),
-        checkpoint=run.folder / "checkpoint.safetensors",
+        checkpoint=run.checkpoint,
         steps=settings["steps"],
         batch_size=profile.batch_size,
         learning_rate=settings["method"].get("learning_rate", profile.learning_rate),
@@ -173,10 +194,13 @@ def score_images(run: Run, prepared: Prepared, images: np.ndarray, groups: np.nd
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     for image, path in zip(images, run.samples([e.id for e in scored]), strict=True):
         Image.fromarray(image).save(path)
+    cache = scoring_cache(run.profile, CACHE)
     real, bounds = score_reference(
-        prepared.pipe.vae, prepared.reference, scored, prepared.others, judges, batch_size, CACHE
+        prepared.pipe.vae, prepared.reference, scored, prepared.others, judges, batch_size, cache
     )
     found, replicates, table = score(images, scored, groups, real, judges)
+    if dead := dead_numbers(found | bounds):
+        raise NotFinite(f"scores of {folder} are not finite: {', '.join(dead)}")
     write_table(table, folder / "scores.csv")
     return found | bounds, replicates
 

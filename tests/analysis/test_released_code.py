@@ -254,7 +254,7 @@ def test_a_second_run_reads_what_is_done_and_only_stale_ones_are_trained(trained
     assert trained[3:] == [Variant(scaling=4)]
     released_code.run_variants(replace(profile, learning_rate=1.0), record)
     assert len(trained) == 7
-    monkeypatch.setattr(released_code, "fingerprint", lambda folder: "another base")
+    monkeypatch.setattr(released_code, "hash_model", lambda name: "another base")
     released_code.run_variants(profile, record)
     assert len(trained) == 10
 

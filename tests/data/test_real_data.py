@@ -345,14 +345,13 @@ def test_a_run_on_another_folder_is_not_taken_for_finished(folder, tmp_path):
     profile = load_profile("smoke", datasets="imagefolder", data_root=str(folder))
     run = Run(profile, "imagefolder", "lora", 0, tmp_path / "results")
     found = hash_examples("imagefolder", str(folder))
-    write_json(run.folder / "settings.json", {"data": found})
+    write_json(run.folder / "settings.json", {"data_contents": found})
     other = folder.parent / "other"
     shutil.copytree(folder, other)
     assert hash_examples("imagefolder", str(other)) == found
     rows = pd.read_csv(other / "metadata.csv", keep_default_na=False)
     rows.assign(text=rows.text + " Normal.").to_csv(other / "metadata.csv", index=False)
-    hash_examples.cache_clear()
-    with pytest.raises(ValueError, match=rf"data: {found} -> .*undo the change of .* the data"):
+    with pytest.raises(ValueError, match=rf"data_contents: {found} -> .*undo the change of .* the data"):
         make_run(replace(run, profile=replace(profile, data_root=str(other))))
 
 

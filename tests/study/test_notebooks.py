@@ -6,10 +6,20 @@ import nbformat
 import papermill
 import pytest
 
-from selora.files import NOTEBOOKS
+from selora.files import NOTEBOOKS, write_text
 from selora.methods import METHODS
+from selora.study import fingerprints, notebooks
+from selora.study.fingerprints import hash_inputs
 from selora.study.laboratory import Study
-from selora.study.notebooks import METHODS_OF, check_parameters, numbered, run_notebooks
+from selora.study.notebooks import (
+    METHODS_OF,
+    check_parameters,
+    numbered,
+    run_notebooks,
+    said_threads,
+    seconds_left,
+    usual_seconds,
+)
 from selora.study.profiles import load_profile
 
 BOOKS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -101,3 +111,67 @@ def test_a_failing_notebook_is_named_with_its_error_and_ends_the_rest(tmp_path):
     with pytest.raises(RuntimeError, match="1_fails.ipynb failed with ZeroDivisionError: division by zero"):
         run_notebooks(books, {"folder": "x"}, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out" / "notebooks").iterdir()] == ["1_fails.ipynb"]
+
+
+def test_nothing_is_executed_where_there_is_nothing_to_make(tmp_path, monkeypatch, capsys):
+    """Again it is once an input, a parameter, a notebook, or a file that was left is another."""
+    book, executed = tmp_path / "1_book.ipynb", []
+    book.write_text("{}", encoding="utf-8")
+    folder = tmp_path / "smoke"
+    table = folder / "table1.csv"
+
+    def execute(notebooks, parameters, folder):
+        executed.append(parameters)
+        write_text(table, "kid")
+        write_text(folder / "runs/iu-drr/lora/seed0/result.json", "{}")
+
+    monkeypatch.setattr(notebooks, "execute", execute)
+
+    def count(parameters=None, inputs="a") -> int:
+        run_notebooks([book], parameters or {"profile": "smoke"}, folder, inputs)
+        write_text(folder / "index.html", str(len(executed)))  # as run_all does in the end
+        return len(executed)
+
+    assert [count(), count()] == [1, 1]
+    assert "Nothing to make" in capsys.readouterr().out
+    assert [count(inputs="b"), count(inputs="b")] == [2, 2]
+    assert [count({"profile": "mini"}, "b"), count({"profile": "mini"}, "b"), count(inputs="b")] == [3, 3, 4]
+    table.unlink()
+    assert [count(inputs="b"), count(inputs="b")] == [5, 5]
+    write_text(folder / "runs/iu-drr/lora/seed0/result.json", '{"kid": 1}')
+    assert [count(inputs="b"), count(inputs="b")] == [6, 6]
+    book.write_text('{"cells": []}', encoding="utf-8")
+    assert [count(inputs="b"), count(inputs="b")] == [7, 7]
+    assert [count(inputs=""), count(inputs="")] == [8, 9]
+
+
+def test_a_study_that_failed_is_executed_again(tmp_path, monkeypatch):
+    def execute(*args):
+        raise RuntimeError("lost its kernel")
+
+    monkeypatch.setattr(notebooks, "execute", execute)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="lost its kernel"):
+            run_notebooks([], {}, tmp_path / "smoke", "a")
+
+
+def test_what_a_study_reads_is_its_profile_its_models_its_data_and_the_code(monkeypatch):
+    profile = load_profile("smoke", datasets="montgomery-drr")
+    first = hash_inputs(profile)
+    assert hash_inputs(profile) == first != hash_inputs(replace(profile, seeds=[1]))
+    monkeypatch.setattr(fingerprints, "hash_examples", lambda *args: "other data")
+    assert hash_inputs(profile) != first
+
+
+def test_the_time_left_is_scaled_by_what_was_measured():
+    usual = {"1_a": 10.0, "2_b": 30.0, "3_c": 50.0}
+    assert seconds_left({}, ["2_b"], usual) is None
+    assert seconds_left({"1_a": 20.0}, ["2_b", "3_c"], usual) == 160
+    assert seconds_left({"1_a": 5.0, "2_b": 15.0}, ["3_c", "4_new"], usual) == 40  # a new one counts as the mean, 30
+    assert {"03_full", "07_selora"} <= set(usual_seconds())
+
+
+@pytest.mark.parametrize(("given", "words"), [("1", "with 1 threads"), (None, "with up to ")])
+def test_threads_are_named_with_how_to_set_them(monkeypatch, given, words):
+    monkeypatch.setenv("OMP_NUM_THREADS", given) if given else monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert words in said_threads() and "OMP_NUM_THREADS=1 make run_all" in said_threads()

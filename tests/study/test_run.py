@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 
 import pandas as pd
 import papermill
@@ -33,6 +34,14 @@ def smoke(tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
     run_all(results)
     return results
+
+
+def test_a_second_study_that_has_nothing_to_make_is_over_in_a_minute(smoke):
+    copies = list((smoke / "smoke" / "notebooks").iterdir())
+    before, began = [path.stat().st_mtime_ns for path in copies], time.monotonic()
+    run_all(smoke)
+    assert time.monotonic() - began < 60
+    assert [path.stat().st_mtime_ns for path in copies] == before
 
 
 def test_the_contracts_files_are_there(smoke):
@@ -172,7 +181,7 @@ def test_a_finished_run_with_other_settings_is_refused_with_what_differs(tmp_pat
     profile = load_profile("smoke")
     run = Run(profile, "iu-drr", "lora", 0, tmp_path)
     write_json(run.folder / "settings.json", profile.run_settings("iu-drr", "lora") | {"learning_rate": 1.0})
-    with pytest.raises(ValueError, match=r"other settings \(learning_rate: 1.0 -> 0.002; base_weights: None -> "):
+    with pytest.raises(ValueError, match=r"other settings \(learning_rate: 1.0 -> 0.002; base_contents: None -> "):
         make_run(run)
 
 

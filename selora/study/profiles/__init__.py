@@ -2,7 +2,7 @@
 May enter: a profile, one small YAML file beside this one that says why each value was chosen.
 """
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 
 import yaml
@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent
 NOT_OF_A_RUN = {
     *("name", "datasets", "methods", "seeds", "ablation", "ablation_datasets", "one_seed"),  # which runs there are
     *("accumulation", "gradient_checkpointing", "compile", "checkpoint_interval"),  # how a machine gets there
-    *("data_root", "method_settings", "audit_steps"),
+    *("data_root", "method_settings", "audit_steps", "file"),
 }
 
 
@@ -56,6 +56,7 @@ class Profile:
     solver: str = "sde-dpmsolver++"  # of SOLVERS
     accumulation: int = 1  # parts of a batch that go through the networks one after the other
     gradient_checkpointing: bool = False  # a third more time for far less memory
+    file: str | None = None  # of the user's own; the study's profiles have none
     compile: bool = False  # torch.compile; pays on a GPU, in runs of thousands of steps
 
     def __post_init__(self):
@@ -139,13 +140,27 @@ def profile_names() -> list[str]:
 def load_profile(name: str, datasets: str = "", methods: str = "", data_root: str = "") -> Profile:
     """Read a profile; comma-separated `datasets` and `methods` narrow it, `data_root` says where real data is.
 
+    name: one of the study's, or the path of a YAML file of the user's own, which is named by it without its ending.
+
     Raises:
-        ValueError: for an unknown profile, data set, method or setting, with the choices.
+        ValueError: for an unknown profile, data set, method or setting, with the choices, or a file that is no profile.
     """
-    check_choices("profile", [name], profile_names())
-    values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
-    check_choices(f"setting in profile {name}", list(values), [f.name for f in fields(Profile)])
-    profile = Profile(name=name, **values)
+    own = Path(name).expanduser().resolve() if name.endswith((".yaml", ".yml")) else None
+    if not own:
+        check_choices("profile", [name], profile_names())
+    path = own or FOLDER / f"{name}.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"profile {path} cannot be read: {' '.join(str(error).split())}") from error
+    known = {f.name: f for f in fields(Profile) if f.name not in ("name", "file")}
+    if not isinstance(values, dict):
+        raise ValueError(f"profile {path} holds no settings: write them as in {FOLDER / 'quick.yaml'}")
+    check_choices(f"setting in profile {name}", list(values), known)
+    missing = [n for n, f in known.items() if n not in values and f.default is MISSING and f.default_factory is MISSING]
+    if missing:
+        raise ValueError(f"profile {path} lacks {', '.join(missing)}: copy them from {FOLDER / 'quick.yaml'}")
+    profile = Profile(name=path.stem, file=str(own) if own else None, **values)
     narrowed = {"datasets": datasets, "methods": methods}
     narrowed = {key: [n.strip() for n in value.split(",")] for key, value in narrowed.items() if value}
     return replace(profile, **narrowed, **({"data_root": data_root} if data_root else {}))

@@ -27,4 +27,4 @@ def ranks_by_threshold(runs: pd.DataFrame, folder: Path) -> dict[float, pd.DataF
     """The ranks of some of `ablation_runs` in a results folder by threshold, of the first seed of each."""
     first = runs.sort_values("seed").drop_duplicates("threshold")
     files = {r.threshold: folder_of(folder, r.dataset, r.method, r.seed) for r in first.itertuples()}
-    return {threshold: pd.read_csv(file / "ranks.csv") for threshold, file in sorted(files.items())}
+    return {threshold: pd.read_csv(file / "ranks.csv", encoding="utf-8") for threshold, file in sorted(files.items())}

@@ -22,7 +22,7 @@ markdown = mistune.create_markdown(escape=True, plugins=["table"])
 def write_index(folder: Path, title: str) -> Path:
     """Write index.html: Table 1, then each executed notebook's figures and tables under its title, with its lead."""
     parts = [f"<h1>{html.escape(title)}</h1>", "<p>Nothing here is for diagnosis.</p>"]
-    table = (folder / "table1.md").read_text() if (folder / "table1.md").exists() else ""
+    table = (folder / "table1.md").read_text(encoding="utf-8") if (folder / "table1.md").exists() else ""
     parts += ["<h2>Table 1</h2>", markdown(table)]
     books = sorted((folder / "notebooks").glob("[0-9]*.ipynb"), key=place)
     for path in books:

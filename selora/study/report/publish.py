@@ -35,7 +35,8 @@ def publish(folder: Path, target: Path) -> None:
     """
     if not (folder / "index.html").exists():
         raise FileNotFoundError(f"no finished study in {folder}: make run_all first")
-    shutil.rmtree(target, ignore_errors=True)
+    whole, target = target, target.with_name(f"{target.name}.partial")
+    shutil.rmtree(target, ignore_errors=True)  # of a publishing that was killed
     for pattern in KEPT:
         for path in folder.glob(pattern):
             if path.suffix == ".png" and path.stem.endswith(NOT_SHIPPED):
@@ -54,6 +55,8 @@ def publish(folder: Path, target: Path) -> None:
             words = words.replace(f"{root}/", "")
         write_text(target / "notebooks" / path.name, words + "\n")
     write_index(target, f"SeLoRA study, profile {folder.name}")  # of the figures that are here
+    shutil.rmtree(whole, ignore_errors=True)
+    target.rename(whole)
 
 
 def without_pictures(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
