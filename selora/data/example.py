@@ -12,16 +12,23 @@ class DataError(ValueError):
     """Data that is missing or cannot be used. The message names the file or the choices, and what to do."""
 
 
+class DataWarning(UserWarning):
+    """Data that is used with a reservation, or left out. The message names it and says why."""
+
+
 @dataclass(frozen=True)
 class Example:
     """One radiograph with the text it belongs to. findings: names out of FINDINGS (`findings`). places: parallel to
-    them, where each is ('left base + right upper'), '' where that is not said; empty for a set that names no places."""
+    them, where each is ('left base + right upper'), '' where that is not said; empty for a set that names no places.
+    study: what its pictures have in common (a study, a report or a patient) and may stand in one split alone; '' where
+    that is not known."""
 
     id: str
     path: Path
     prompt: str
     findings: tuple[str, ...]
     places: tuple[str, ...] = ()
+    study: str = ""
 
 
 def check_split(split: str) -> None:

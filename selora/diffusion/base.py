@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
+from transformers import CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from selora.diffusion.machine import autocast, place
@@ -12,6 +13,12 @@ from selora.files import REPOSITORY, read_json
 
 TIMESTEPS = 1000  # of the noise schedule: `draws` draws from as many
 WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")  # how diffusers and transformers name their files
+
+
+def load_tokenizer(name: str) -> CLIPTokenizer:
+    """The tokenizer of a base model, from a folder of the repository or a hub id."""
+    folder = REPOSITORY / name
+    return CLIPTokenizer.from_pretrained(folder if folder.is_dir() else name, subfolder="tokenizer")
 
 
 def load_base(name: str, precision: str = "fp32") -> StableDiffusionPipeline:

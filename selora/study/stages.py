@@ -13,7 +13,8 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch import nn
 
-from selora.data import SPLITS, DataError, Example, load_examples
+from selora.data import DataError, Example, load_splits
+from selora.data.checks import describe, text_figures
 from selora.data.pictures import load_images
 from selora.diffusion import machine
 from selora.diffusion.base import load_base, noise_schedule
@@ -94,7 +95,7 @@ def make(run: Run, settings: dict) -> None:
 def prepare(run: Run, settings: dict) -> Prepared:
     """Load all that may be missing, before hours of training."""
     profile = run.profile
-    examples = {split: load_examples(run.dataset, split, profile.data_root) for split in SPLITS}
+    examples, said = load_splits(run.dataset, profile.data_root)
     examples["val"] = examples["val"][: profile.validation_images]
     scored, others = reference_and_others(examples["test"], examples["train"], profile.images)
     reference, other = (load_images(part, profile.resolution) for part in (scored, others))
@@ -102,6 +103,7 @@ def prepare(run: Run, settings: dict) -> Prepared:
     try_end(run, pipe, scored)
     judges = None
     if machine.state().is_main_process:
+        print(*said, describe(text_figures(examples, pipe.tokenizer)), sep="\n", flush=True)
         judges = make_judges(profile.encoder, profile.clip, profile.classifier, pipe.device)
     if profile.gradient_checkpointing:
         pipe.unet.enable_gradient_checkpointing()
