@@ -2,53 +2,172 @@
 
 from __future__ import annotations
 
+import math
+import zlib
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from .common import DataError, to_8_bits
+from .example import DataError
+from .grey import check_jpeg, decoding, to_grey
+
+if TYPE_CHECKING:  # it is needed for DICOM alone
+    from pydicom.dataset import Dataset
+
+LARGEST = 2**30  # bytes that a file may inflate to
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax
+
+Span = tuple[float, float] | None  # the values that are shown black and white; None: the picture's least and greatest
 
 
-def read(path: Path) -> Image.Image:
-    """A DICOM image in RGB of 8 bits, its whole size: rescaled and windowed as the file says, then scaled from its own
-    range, and inverted where low values are bright (MONOCHROME1).
+def read_dicom(path: Path, data: bytes) -> Image.Image:
+    """A DICOM picture in grey of 8 bits, with square pixels: rescaled, windowed and turned to P-values as PS3.3 C.11
+    says, without its padding.
 
-    Raises DataError where pydicom or a decoder is not installed, with what to install, and for a file that holds no
-    single picture.
+    Raises DataError where pydicom or a decoder is not installed, with what to install, and for what holds no single
+    picture; else what pydicom raises.
     """
     try:
         import pydicom
-        from pydicom.pixels import apply_modality_lut, apply_voi_lut
+        from pydicom.pixels import get_decoder
     except ImportError as error:
         raise DataError(f"Image {path} is DICOM, which needs pydicom: pip install pydicom.") from error
-    try:
-        data = pydicom.dcmread(path)
-        check_decoder(path, data)
-        pixels = data.pixel_array
-        if pixels.ndim == 2:
-            pixels = apply_voi_lut(apply_modality_lut(pixels, data), data)
-    except (DataError, FileNotFoundError):
-        raise
-    except Exception as error:  # pydicom and its decoders raise whatever they meet in a broken file
-        raise DataError(f"Image {path} cannot be read ({error}). Replace it with an intact copy.") from error
-    kind = data.PhotometricInterpretation
-    if kind not in ("MONOCHROME1", "MONOCHROME2", "RGB") or pixels.ndim != (3 if kind == "RGB" else 2):
-        raise DataError(
-            f"Image {path} is {kind} with values of shape {pixels.shape}: only a single grey or RGB picture can be "
-            "used. Save it as PNG."
-        )
-    grey = np.asarray(Image.fromarray(to_8_bits(pixels)).convert("L"))
-    return Image.fromarray(255 - grey if kind == "MONOCHROME1" else grey).convert("RGB")
-
-
-def check_decoder(path: Path, data) -> None:
-    """Raise DataError where a pydicom data set is compressed in a way that nothing installed decodes."""
-    from pydicom.pixels import get_decoder
-
-    syntax = data.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated and not get_decoder(syntax).is_available:
+    check_inflation(data)
+    file = pydicom.dcmread(BytesIO(data), force=True)  # forced: some have no preamble
+    if not any(f"{prefix}PixelData" in file for prefix in ("", "Float", "DoubleFloat")):
+        raise ValueError("it holds no pixel data")
+    syntax = file.file_meta.get("TransferSyntaxUID")
+    if syntax is None:
+        implicit, little = file.original_encoding
+        syntax = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+        file.file_meta.TransferSyntaxUID = syntax
+    decoder = get_decoder(syntax)
+    if syntax.is_encapsulated and not decoder.is_available:
         raise DataError(
             f"Image {path} is compressed as {syntax.name}, which nothing installed decodes: "
             "pip install 'pylibjpeg[all]' pyjpegls, or save it uncompressed."
         )
+    kind = str(file.get("PhotometricInterpretation") or "").strip().upper()
+    if not kind:
+        raise ValueError("it has no PhotometricInterpretation, so that white and black are not told apart; add it")
+    file.PhotometricInterpretation = kind
+    frames, shape = int(file.get("NumberOfFrames") or 1), (file.Rows, file.Columns)
+    if frames > 1:
+        raise DataError(
+            f"Image {path} is {kind} with values of shape {(frames, *shape)}: only a single picture can be used. Save "
+            "the frame that is meant as PNG."
+        )
+    if np.prod(shape, dtype=float) > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"it is {shape[1]} x {shape[0]} pixels, more than any radiograph")
+    if syntax in (pydicom.uid.JPEGBaseline8Bit, pydicom.uid.JPEGExtended12Bit) and file.BitsStored <= 8:
+        for frame in pydicom.encaps.generate_frames(file.PixelData, number_of_frames=1):
+            check_jpeg(frame)
+    with decoding():
+        stored, found = decoder.as_array(file)
+    image = shown(file, stored, str(found["photometric_interpretation"]))
+    height = round(image.height * pixel_aspect(file))
+    return image if height == image.height else image.resize((image.width, height), Image.Resampling.LANCZOS)
+
+
+def shown(file: Dataset, stored: np.ndarray, kind: str) -> Image.Image:
+    """The stored values (H, W) or (H, W, 3) of a file as a picture. kind: their photometric interpretation."""
+    bits = file.get("BitsStored") or 8 * stored.itemsize
+    if kind == "PALETTE COLOR":
+        from pydicom.pixels import apply_color_lut
+
+        colours = apply_color_lut(stored, file)
+        return to_grey(colours, span=(0, 2 ** max(8, int(colours.max()).bit_length()) - 1))
+    if kind == "RGB":
+        return to_grey(stored, span=(0, 2**bits - 1) if bits <= 8 else None)
+    if kind not in ("MONOCHROME1", "MONOCHROME2"):
+        raise ValueError(f"it is {kind} with values of shape {stored.shape}; save it as PNG")
+    values, span = rescaled(file, stored, bits)
+    values, span = windowed(file, values, span)
+    inverted = kind == "MONOCHROME1" or str(file.get("PresentationLUTShape") or "").strip().upper() == "INVERSE"
+    return to_grey(values, ~padding(file, stored, bits), span, inverted)
+
+
+def padding(file: Dataset, stored: np.ndarray, bits: int) -> np.ndarray:
+    """Which stored values (H, W) fill the picture up to a rectangle, by PixelPaddingValue and its RangeLimit."""
+    for prefix in ("", "Float", "DoubleFloat"):
+        if first := numbers(file, f"{prefix}PixelPaddingValue"):
+            last = numbers(file, f"{prefix}PixelPaddingRangeLimit") or first
+            ends = [first[0], last[0]]
+            if stored.dtype.kind in "iu":  # written as signed or unsigned, whatever the pixels are
+                below = 2 ** (bits - 1) if stored.dtype.kind == "i" else 0
+                ends = [(end + below) % 2**bits - below for end in ends]
+            return (stored >= min(ends)) & (stored <= max(ends))
+    return np.zeros(stored.shape, dtype=bool)
+
+
+def rescaled(file: Dataset, stored: np.ndarray, bits: int) -> tuple[np.ndarray, Span]:
+    """Stored values (H, W) by the Modality LUT, or slope and intercept; and what those of 8 bits or less span."""
+    if table := file.get("ModalityLUTSequence"):
+        values, span = looked_up(table[0], stored)
+        return values, span if bits <= 8 else None
+    slope, intercept = (numbers(file, f"Rescale{name}") for name in ("Slope", "Intercept"))
+    slope = slope[0] if slope and slope[0] else 1.0  # 0 would make all values one
+    values = stored * slope + (intercept[0] if intercept else 0.0)
+    if bits > 8 or stored.dtype.kind not in "iu":
+        return values, None
+    lowest = -(2 ** (bits - 1)) if stored.dtype.kind == "i" else 0
+    ends = [slope * end + (intercept[0] if intercept else 0.0) for end in (lowest, lowest + 2**bits - 1)]
+    return values, (min(ends), max(ends))
+
+
+def windowed(file: Dataset, values: np.ndarray, span: Span) -> tuple[np.ndarray, Span]:
+    """Values (H, W) by the first VOI LUT, else by the first window that is one; and what is shown black and white."""
+    if table := file.get("VOILUTSequence"):
+        return looked_up(table[0], values)
+    function = str(file.get("VOILUTFunction") or "LINEAR").strip().upper()
+    for centre, width in zip(numbers(file, "WindowCenter"), numbers(file, "WindowWidth"), strict=False):
+        if function == "LINEAR" and width >= 1:
+            return values, (centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)
+        if function == "LINEAR_EXACT" and width > 0:
+            return values, (centre - width / 2, centre + width / 2)
+        if function == "SIGMOID" and width > 0:
+            return 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700))), (0.0, 1.0)
+    return values, span
+
+
+def looked_up(table: Dataset, values: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    """Values (H, W) by a LUT (PS3.3 C.11.1.1), and the least and greatest of its entries."""
+    count, first, _ = (int(part) for part in table.LUTDescriptor)
+    entries = table.LUTData
+    if isinstance(entries, bytes):
+        entries = np.frombuffer(entries, "<u2" if len(entries) >= 2 * (count or 2**16) else "u1")
+    entries = np.asarray(entries)[: count or 2**16]
+    if first >= 2**15 and values.min() < 0:  # a signed number, written as unsigned
+        first -= 2**16
+    places = np.clip(np.rint(values) - first, 0, len(entries) - 1).astype(int)
+    return entries[places], (float(entries.min()), float(entries.max()))
+
+
+def pixel_aspect(file: Dataset) -> float:
+    """How much higher than wide a pixel is. Raises ValueError for what no detector has."""
+    for name in ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        if len(sides := numbers(file, name)) == 2 and min(sides) > 0:
+            if not 0.1 <= (aspect := sides[0] / sides[1]) <= 10:
+                raise ValueError(f"its {name} is {sides[0]:g} to {sides[1]:g}")
+            return aspect if abs(aspect - 1) > 0.01 else 1.0  # less is rounding
+    return 1.0
+
+
+def numbers(file: Dataset, name: str) -> list[float]:
+    """The finite numbers of an element; none where it is missing or empty."""
+    value = file.get(name)
+    several = [value] if value is None or isinstance(value, (str, float, int)) else value
+    return [number for number in (float(v) for v in several if v not in (None, "")) if math.isfinite(number)]
+
+
+def check_inflation(data: bytes) -> None:
+    """Raise ValueError for a deflated one that inflates to more than any radiograph."""
+    if DEFLATED in data[132:1024]:
+        start = 144 + int.from_bytes(data[140:144], "little")  # behind the file's meta information
+        inflated = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflated.decompress(data[start:], LARGEST)
+        if inflated.unconsumed_tail:
+            raise ValueError(f"it inflates to more than {LARGEST:,} bytes")

@@ -5,7 +5,9 @@ The table is `metadata.csv` or `metadata.jsonl`, in the folder that is given. It
 - `file_name`: an image below the folder ('a.png', 'images/b.dcm'), in any format that `open_image` reads.
 - `text`: the prompt.
 - `split`, optional: train, val or test. Without it, 80 % of the images are drawn for training and 20 % for testing,
-  and there is no validation. Give it where one patient has several images.
+  and there is no validation.
+- `patient`, `study`, optional: whose or which study's image it is; its images are kept in one split. Without them, and
+  without splits, the images of one folder below are, if there are several such and none holds a fifth of all.
 - `findings`, optional: names out of FINDINGS, joined by ';' as in the study's own tables, or in JSON Lines also a list.
 
     file_name,text,split,findings
@@ -14,38 +16,45 @@ The table is `metadata.csv` or `metadata.jsonl`, in the folder that is given. It
 
 from __future__ import annotations
 
-import json
 import random
 import re
-from codecs import BOM_UTF8
-from pathlib import Path
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
-from .common import FINDINGS, SPLITS, DataError, Example, check_split, given_folder, read_table
+from .checks import Parts, checked, file_name, grouped, listed
+from .common import FINDINGS, given_folder
+from .example import SPLITS, DataError, DataWarning, Example, check_split
+from .pictures import is_file, is_picture
+from .tables import Row, is_placeholder, read_lines, read_table, real_text
 
 GET_IT = "Name the folder of your images and their metadata.csv (columns file_name and text) by SELORA_DATA."
+COLUMNS, OPTIONAL = ("file_name", "text"), ("split", "findings", "patient", "study")
+SPLIT_FOLDERS = {*SPLITS, "training", "valid", "validation", "dev", "testing"}
+LARGEST_GROUP = 0.2  # of all images, so that the test set can be drawn from groups
 
 
 def load(split: str, root: Path | None = None) -> list[Example]:
     """The examples of a split, in the order of the table, or as drawn with seed 42 where it names no splits.
 
     root: the folder; by default SELORA_DATA's, else data/raw. Raises DataError where folder, table or an image
-    is missing, a row cannot be used, or there is nothing to train or test on.
+    is missing, a row cannot be used, images leak between splits, or there is nothing to train or test on. Warns
+    (DataWarning) of images that are in no row.
     """
     check_split(split)
     folder = given_folder(root, GET_IT)
     table = find_table(folder)
-    rows = read_lines(table) if table.suffix == ".jsonl" else read_table(table, ("file_name", "text"))
-    examples = [read_row(folder, table, row) for row in rows]
-    by_id = {}
-    for example in examples:
-        other = by_id.setdefault(example.id, example)
-        if other is not example:
-            raise DataError(f"{table} names {other.path} and {example.path}, both {example.id} for short. Rename one.")
-    parts = named_splits(table, rows, examples) if any("split" in row for row in rows) else drawn_splits(examples)
+    rows = (read_lines if table.suffix == ".jsonl" else read_table)(table, COLUMNS, OPTIONAL)
+    check_groups(rows)
+    examples = [read_row(folder, row) for row in rows]
+    warn_of_others(folder, table, examples)
+    parts = named_splits(rows, examples) if any("split" in row for row in rows) else drawn_splits(folder, examples)
     for needed in ("train", "test"):
         if not parts[needed]:
             raise DataError(f"{table} gives {len(examples)} images, none of them for {needed}. Add some.")
-    return parts[split]
+    return checked(parts)[split]
 
 
 def find_table(folder: Path) -> Path:
@@ -58,58 +67,88 @@ def find_table(folder: Path) -> Path:
     return tables[0]
 
 
-def read_lines(path: Path) -> list[dict]:
-    """The rows of a JSON Lines file. Raises DataError for a line that is no object with file_name and text."""
-    rows = []
-    # split at line feeds alone: texts may hold other signs that Python takes for the end of a line
-    for number, line in enumerate(path.read_bytes().removeprefix(BOM_UTF8).split(b"\n"), start=1):
-        try:
-            row = json.loads(line.decode()) if line.strip() else None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(
-                f"Line {number} of {path} is no JSON in UTF-8 ({error}). Write one object per line."
-            ) from error
-        if row is not None:
-            if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("file_name", "text")):
-                raise DataError(f"Line {number} of {path} is no object with file_name and text. Add what is missing.")
-            rows.append(row)
-    return rows
+def check_groups(rows: Sequence[Row]) -> None:
+    """Raises DataError where a column `patient` or `study` is there and not filled, or a study has two patients."""
+    for column in ("patient", "study"):
+        for row in rows if any(column in row for row in rows) else ():
+            if is_placeholder(row.get(column, "")):
+                raise DataError(
+                    f"Image {row['file_name']} in {row.where} has no {column}. Add it, or remove the column."
+                )
+    patients = {}
+    for row in rows:
+        if "patient" in row and "study" in row and patients.setdefault(row["study"], row["patient"]) != row["patient"]:
+            raise DataError(f"Study {row['study']} in {row.where} has another patient than before. Name one.")
 
 
-def read_row(folder: Path, table: Path, row: dict) -> Example:
+def read_row(folder: Path, row: Row) -> Example:
     """The example of one row. Raises DataError as `load`."""
-    name, text = row["file_name"], re.sub(r"\s+", " ", row["text"]).strip()
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise DataError(f"{table} has file_name {name!r}, which is no path below its folder. Put the image there.")
+    given = row["file_name"]
+    name = PurePosixPath(given)  # by which './a.png' is 'a.png'
+    if not name.parts or name.is_absolute() or ".." in name.parts:
+        raise DataError(f"{row.where} has file_name {given!r}, which is no path below its folder. Put the image there.")
     path = folder / name
-    if not path.is_file():
-        raise DataError(f"Image {path}, listed in {table}, is missing. Restore it, or remove its row.")
-    if not text:
-        raise DataError(f"Image {name} in {table} has no text. Add it, or remove the row.")
-    named = row.get("findings") or ()
-    findings = tuple(str(n).strip() for n in (named if isinstance(named, (list, tuple)) else str(named).split(";")))
+    if not is_file(path):
+        raise DataError(f"Image {path}, listed in {row.where}, is missing. Restore it, or remove its row.")
+    findings = tuple(finding.strip() for finding in row["findings"].split(";")) if row.get("findings") else ()
     for finding in findings:
         if finding not in FINDINGS:
-            raise DataError(f"Image {name} in {table} has finding {finding!r}. Choose from: {', '.join(FINDINGS)}.")
+            raise DataError(f"Image {name} in {row.where} has finding {finding!r}. Choose from: {', '.join(FINDINGS)}.")
+    text = real_text(row["text"], f"Image {name} in {row.where}")
     # the id names the sample's file; a dot may be part of the name, as in DICOM's 1.2.840.10008
-    return Example(re.sub(r"\.[A-Za-z]+$", "", name).replace("/", "_"), path, text, findings)
+    short = file_name(re.sub(r"\.[A-Za-z]+$", "", str(name)).replace("/", "_"))
+    study = row.get("patient") or row.get("study") or ""
+    return Example(short, path, text, tuple(dict.fromkeys(findings)), study=study)
 
 
-def named_splits(table: Path, rows: list[dict], examples: list[Example]) -> dict[str, list[Example]]:
+def warn_of_others(folder: Path, table: Path, examples: Sequence[Example]) -> None:
+    """Warn (DataWarning) of the images of a folder that no row names."""
+    rows_of = {example.path for example in examples}
+    others = [path for path in sorted(folder.rglob("*")) if path not in rows_of and is_picture(path)]
+    if others:
+        names = listed(path.relative_to(folder) for path in others)
+        warnings.warn(f"Images in {folder} that no row of {table.name} names are left out: {names}", DataWarning, 2)
+
+
+def named_splits(rows: Sequence[Row], examples: Sequence[Example]) -> Parts:
     """The examples as the column `split` says. Raises DataError for an unknown split."""
     parts = {split: [] for split in SPLITS}
     for row, example in zip(rows, examples, strict=True):
-        if str(row.get("split")) not in parts:
+        if row.get("split") not in parts:
             raise DataError(
-                f"Image {row['file_name']} in {table} has split {row.get('split')!r}. Choose from: {', '.join(SPLITS)}."
+                f"Image {row['file_name']} in {row.where} has split {row.get('split')!r}. Choose from: "
+                f"{', '.join(SPLITS)}."
             )
         parts[row["split"]].append(example)
     return parts
 
 
-def drawn_splits(examples: list[Example]) -> dict[str, list[Example]]:
-    """80 % to train and 20 % to test, whatever the order of the table."""
-    drawn = sorted(examples, key=lambda example: example.id)
+def drawn_splits(folder: Path, examples: Sequence[Example]) -> Parts:
+    """80 % to train and 20 % to test, whatever the order of the table; of patients, studies or folders where they are
+    known. Raises DataError where folders are called after splits."""
+    if not any(example.study for example in examples):
+        examples = by_folder(folder, examples)
+    drawn = grouped(sorted(examples, key=lambda example: example.id), lambda e: (e.study, "" if e.study else e.id))
     random.Random(42).shuffle(drawn)
     held_out = round(0.2 * len(drawn))
-    return {"train": drawn[held_out:], "val": [], "test": drawn[:held_out]}
+    train, test = ([example for group in part for example in group] for part in (drawn[held_out:], drawn[:held_out]))
+    return {"train": train, "val": [], "test": test}
+
+
+def by_folder(folder: Path, examples: Sequence[Example]) -> Sequence[Example]:
+    """The examples with the folder that each lies in as its study, as far up as no folder holds a fifth of them; or as
+    they are, where no folder holds several or all lie in a few. Says so (DataWarning)."""
+    folders = {example.id: example.path.relative_to(folder).parent.parts for example in examples}
+    called = {part for parts in folders.values() for part in parts if part.lower() in SPLIT_FOLDERS}
+    if len(called) > 1:
+        named = " and ".join(sorted(called))
+        raise DataError(f"Images lie in folders called {named}, but no column says their split. Add the column split.")
+    for depth in range(1, 1 + max(map(len, folders.values()), default=0)):
+        sizes = Counter(parts[:depth] for parts in folders.values() if parts)
+        if len(sizes) > 1 and 1 < max(sizes.values()) <= LARGEST_GROUP * len(examples):
+            warnings.warn(
+                f"The table names no split, study or patient: images in one of the {len(sizes)} folders below {folder} "
+                "are taken for one study and kept in one split.", DataWarning, 2,
+            )  # fmt: skip
+            return [replace(e, study="/".join(folders[e.id][:depth])) for e in examples]
+    return examples

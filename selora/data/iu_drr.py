@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from . import reports
-from .common import RENDERED, SPLITS, DataError, Example, check_split, read_table
+from .checks import checked
+from .common import RENDERED
+from .example import SPLITS, DataError, Example, check_split
+from .tables import Row, read_table
 
 
 def load(split: str, root: Path | None = None) -> list[Example]:
     """The examples of a split, in the order of the table. root: as in `rendered_folder`. The prompt is the report's
     findings text.
 
-    Raises DataError where the folder, an image or a report is missing.
+    Raises DataError where the folder, an image or a report is missing, or images stand twice.
+    """
+    return load_rendered("iu-drr", ("report_id",), lambda row: reports.prompt(row["report_id"]), split, root)
+
+
+def load_rendered(
+    name: str, columns: tuple[str, ...], prompt: Callable[[Row], str], split: str, root: Path | None
+) -> list[Example]:
+    """The examples of a split of a rendered set. columns: those that the prompt is made of; the first names the case.
+
+    Raises DataError as the sets' `load`.
     """
     check_split(split)
-    folder = rendered_folder("iu-drr", root)
-    examples = []
-    for row in read_cases(folder):
-        if row["split"] == split:
-            path = folder / "images" / f"{row['report_id']}.webp"
-            if not path.is_file():
-                raise DataError(f"Image {path} is missing. Restore it with git checkout or render_radiographs.py.")
-            text = reports.prompt(row["report_id"])
-            findings, places = (tuple(row[column].split(";")) for column in ("findings", "places"))
-            examples.append(Example(row["report_id"], path, text, findings, places))
-    return examples
+    folder = rendered_folder(name, root)
+    parts = {split: [] for split in SPLITS}
+    for row in read_cases(folder, (*columns, "findings", "places")):
+        path = folder / "images" / f"{row[columns[0]]}.webp"
+        if not path.is_file():
+            raise DataError(f"Image {path} is missing. Restore it with git checkout or render_radiographs.py.")
+        findings, places = (tuple(row[column].split(";")) for column in ("findings", "places"))
+        parts[row["split"]].append(Example(row[columns[0]], path, prompt(row), findings, places))
+    return checked(parts)[split]
 
 
 def rendered_folder(name: str, root: Path | None) -> Path:
@@ -37,13 +49,13 @@ def rendered_folder(name: str, root: Path | None) -> Path:
     return given if given.is_dir() else RENDERED / name
 
 
-def read_cases(folder: Path) -> list[dict[str, str]]:
+def read_cases(folder: Path, columns: tuple[str, ...] = ()) -> list[Row]:
     """The rows of a rendered set's table, whose first column is the case's id. Raises DataError where the table is
     missing, names an unknown split, or does not match the images one to one."""
     table = folder / "cases.csv"
     if not table.is_file():
         raise DataError(f"Table {table} is missing. Give the folder that holds {folder.name}, or restore it with git.")
-    rows = read_table(table, ("split",))
+    rows = read_table(table, (*columns, "split"))
     listed = {next(iter(row.values())): row["split"] for row in rows}
     for case, split in listed.items():
         if split not in SPLITS:

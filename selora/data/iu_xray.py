@@ -15,12 +15,16 @@ findings come from the MeSH terms (`mesh.py`), none where no term is among them.
 from __future__ import annotations
 
 import random
-import xml.etree.ElementTree as ElementTree
+import warnings
 from pathlib import Path
 
 from . import mesh
-from .common import DataError, Example, check_split, given_folder, read_table
-from .reports import clean, parse
+from .checks import checked, listed
+from .common import given_folder
+from .example import DataError, DataWarning, Example, check_split
+from .pictures import is_file, is_picture
+from .reports import LARGEST, Report, clean, parse
+from .tables import read_table, real_text
 from .views import frontal_images
 
 GET_IT = (
@@ -29,8 +33,6 @@ GET_IT = (
 )
 PROJECTIONS, REPORTS, XML = "indiana_projections.csv", "indiana_reports.csv", "ecgen-radiology"
 FEWEST = 13  # reports, for a test set of 4 %
-
-Case = tuple[str, Example]  # a report's number, and one of its images
 
 
 def load(split: str, root: Path | None = None) -> list[Example]:
@@ -41,18 +43,18 @@ def load(split: str, root: Path | None = None) -> list[Example]:
     there, something of it is missing, or it is too small to split.
     """
     check_split(split)
-    cases = read(root)
-    reports = sorted({report for report, _ in cases})
+    examples = read(root)
+    reports = sorted({example.study for example in examples})
     random.Random(42).shuffle(reports)
     test, val = round(0.04 * len(reports)), round(0.16 * len(reports))
-    parts = {"test": reports[:test], "val": reports[test : test + val], "train": reports[test + val :]}
-    drawn = set(parts[split])
-    return [example for report, example in cases if report in drawn]
+    drawn = {"test": {*reports[:test]}, "val": {*reports[test : test + val]}, "train": {*reports[test + val :]}}
+    return checked({s: [e for e in examples if e.study in part] for s, part in drawn.items()})[split]
 
 
 def load_released(split: str, root: Path | None = None) -> list[Example]:
     """The examples of a split as the authors' released code draws it: by image, scikit-learn's train_test_split with
-    random_state 42 holds out 0.2, and the same of that is the test set. Two images of a report may be in two splits.
+    random_state 42 holds out 0.2, and the same of that is the test set. Two images of a report may be in two splits,
+    which is said (DataWarning).
 
     The order of the rows decides which images fall where. Here it is that of `indiana_projections.csv`, or of the
     reports' numbers, after lateral images and reports without findings are left out. Else as `load`.
@@ -60,70 +62,104 @@ def load_released(split: str, root: Path | None = None) -> list[Example]:
     from sklearn.model_selection import train_test_split
 
     check_split(split)
-    examples = [example for _, example in read(root)]
-    train, held_out = train_test_split(examples, test_size=0.2, random_state=42)
+    train, held_out = train_test_split(read(root), test_size=0.2, random_state=42)
     val, test = train_test_split(held_out, test_size=0.2, random_state=42)
-    return {"train": train, "val": val, "test": test}[split]
+    return checked({"train": train, "val": val, "test": test}, by_picture=True)[split]
 
 
-def read(root: Path | None) -> list[Case]:
-    """All frontal images with findings, in the order of their table or of the reports' numbers. Raises as `load`."""
+def read(root: Path | None) -> list[Example]:
+    """All frontal images with findings, in the order of their table or of the reports' numbers; an example's study is
+    its report. Raises as `load`, and where there are two copies of the set. Warns (DataWarning) of what is left out."""
     folder = given_folder(root, GET_IT)
-    if tables := [*folder.glob(PROJECTIONS), *sorted(folder.glob(f"*/{PROJECTIONS}"))]:
-        cases = read_kaggle(tables[0].parent)
-    elif written := [*folder.glob(XML), *sorted(folder.glob(f"*/{XML}"))]:
-        cases = read_openi(folder, written[0])
+    if table := only_one([*folder.glob(PROJECTIONS), *sorted(folder.glob(f"*/{PROJECTIONS}"))]):
+        examples = read_kaggle(table.parent)
+    elif written := only_one([*folder.glob(XML), *sorted(folder.glob(f"*/{XML}"))]):
+        examples = read_openi(folder, written)
     else:
         looked_for = f"neither {PROJECTIONS} with {REPORTS} (Kaggle), nor {XML} with NLMCXR_png (Open-i)"
         raise DataError(f"No IU X-Ray set in {folder.resolve()}: {looked_for}. {GET_IT}")
-    count = len({report for report, _ in cases})
+    count = len({example.study for example in examples})
     if count < FEWEST:
         raise DataError(
             f"The IU X-Ray set in {folder.resolve()} has {count} reports with findings and a frontal image; its splits "
             f"need {FEWEST}. {GET_IT}"
         )
-    return cases
+    return examples
 
 
-def read_kaggle(folder: Path) -> list[Case]:
-    """The cases of the redistribution, in the order of its table of projections. Raises DataError as `load`."""
-    reports = {row["uid"]: row for row in read_table(folder / REPORTS, ("uid", "MeSH", "findings"))}
-    cases = []
-    for row in read_table(folder / PROJECTIONS, ("uid", "filename", "projection")):
+def only_one(copies: list[Path]) -> Path | None:
+    """The one path of a list, or None where there is none. Raises DataError for two copies."""
+    if len(copies) > 1:
+        raise DataError(f"{copies[0]} and {copies[1]} are both there. Name the folder of one, or remove the other.")
+    return copies[0] if copies else None
+
+
+def read_kaggle(folder: Path) -> list[Example]:
+    """The examples of the redistribution, in the order of its table of projections. Raises DataError as `load`."""
+    reports = {}
+    for row in read_table(folder / REPORTS, ("uid", "MeSH", "findings")):
+        if row["uid"] in reports:
+            raise DataError(f"Report {row['uid']} in {row.where} is in {reports[row['uid']].where} too. Remove one.")
+        reports[row["uid"]] = row
+    examples, images, listed_files = [], folder / "images" / "images_normalized", set()
+    for row in read_table(folder / PROJECTIONS, ("filename", "uid", "projection")):
         uid, name, view = row["uid"], row["filename"], row["projection"]
+        listing = f"{name} in {row.where}"
+        listed_files.add(name)
         if view not in ("Frontal", "Lateral"):
-            raise DataError(f"Image {name} in {folder / PROJECTIONS} has projection {view!r}, not Frontal or Lateral.")
+            raise DataError(f"Image {listing} has projection {view!r}, not Frontal or Lateral.")
         if uid not in reports:
-            raise DataError(f"Image {name} in {folder / PROJECTIONS} has uid {uid!r}, which {folder / REPORTS} lacks.")
+            raise DataError(f"Image {listing} has uid {uid!r}, which {folder / REPORTS} lacks.")
         prompt = clean(reports[uid]["findings"])
         if view == "Frontal" and prompt:
-            path = folder / "images" / "images_normalized" / name
-            if not path.is_file():
-                raise DataError(f"Image {path}, listed in {folder / PROJECTIONS}, is missing. Restore it.")
+            if not is_file(images / name):
+                raise DataError(f"Image {images / name}, listed in {row.where}, is missing. Restore it.")
+            prompt = real_text(prompt, f"Report {uid} in {reports[uid].where}")
             terms = [term.strip() for term in reports[uid]["MeSH"].split(";")]
-            cases.append((uid, Example(name.split(".")[0], path, prompt, mesh.findings(terms))))
-    return cases
+            examples.append(Example(name.split(".")[0], images / name, prompt, mesh.findings(terms), study=uid))
+    say_left_out(folder, len(listed_files) - len(examples))
+    if others := [path for path in sorted(images.glob("*")) if path.name not in listed_files and is_picture(path)]:
+        warnings.warn(f"Images that {PROJECTIONS} does not list are left out: {listed(others)}", DataWarning, 2)
+    return examples
 
 
-def read_openi(folder: Path, written: Path) -> list[Case]:
-    """The cases of the original layout, in the order of the reports' numbers. The archive of images holds no folder: it
-    may have been unpacked into any, up to two below `folder`. Raises DataError as `load`."""
-    images = {path.stem: path for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}CXR*.png")}
+def read_openi(folder: Path, written: Path) -> list[Example]:
+    """The examples of the original layout, in the order of the reports' numbers. The archive of images holds no folder:
+    it may have been unpacked into any, up to two below `folder`. Raises DataError as `load`."""
+    images = {}
+    for path in (path for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}CXR*.png")):
+        only_one(sorted({images.setdefault(path.stem, path), path}))
     if not images:
         raise DataError(f"No images such as NLMCXR_png/CXR1_1_IM-0001-3001.png in {folder.resolve()}. {GET_IT}")
-    frontal, cases, listed = frontal_images(), [], set()
+    frontal, examples, reports = frontal_images(), [], {}
     for path in sorted(written.glob("*.xml"), key=lambda path: (len(path.stem), path.stem)):
-        try:
-            report = parse(path.read_bytes())
-        except (ElementTree.ParseError, ValueError) as error:
-            raise DataError(f"Report {path} cannot be read ({error}). Replace it with the published file.") from error
-        listed.update(report.images)
+        report = read_report(path)
+        if reports.setdefault(report.id, (path, report))[0] != path:
+            raise DataError(f"Report {report.id} is in {reports[report.id][0]} and in {path}. Remove one.")
         for name in report.images if report.findings else ():
             if name in frontal:
                 if name not in images:
                     raise DataError(f"Image {name}.png, listed in {path}, is not in {folder.resolve()}. Restore it.")
-                found = mesh.findings(report.mesh)
-                cases.append((report.id, Example(name, images[name], report.findings, found)))
-    for name in sorted(set(images) - listed):
+                text = real_text(report.findings, f"Report {path}")
+                examples.append(Example(name, images[name], text, mesh.findings(report.mesh), study=report.id))
+    for name in sorted(set(images) - {name for _, report in reports.values() for name in report.images}):
         raise DataError(f"Image {images[name]} is in no report in {written}. Restore its report, or remove the image.")
-    return cases
+    say_left_out(folder, len(images) - len(examples))
+    return examples
+
+
+def read_report(path: Path) -> Report:
+    """The report of a file. Raises DataError where it is none."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it has more than {LARGEST:,} bytes")
+        return parse(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"Report {path} cannot be read ({error}). Replace it with the published file.") from error
+
+
+def say_left_out(folder: Path, count: int) -> None:
+    """Warn (DataWarning) of how many images are not used, and why."""
+    if count:
+        reason = "they are not frontal, or their report has no findings"
+        warnings.warn(f"{count} images of the IU X-Ray set in {folder} are left out: {reason}.", DataWarning, 2)

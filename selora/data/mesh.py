@@ -41,6 +41,23 @@ QUALIFIED = {  # terms that name a place, and only with a qualifier a finding
     ("Cardiac Shadow", "enlarged"): "cardiomegaly",
     ("Costophrenic Angle", "blunted"): "pleural effusion",
 }
+NAMED = {  # how a text names a finding, where it may do so in other words
+    "cardiomegaly": r"cardiomegaly|(enlarge|large|big)\w*\W+(\w+\W+){0,3}(heart|cardiac)|"
+    r"(heart|cardiac)\W+(\w+\W+){0,6}(enlarge|large|big)",
+    "opacity": r"opaci|infiltrat|consolidat|airspace|pneumonia|edema|congestion|densit",
+    "nodule": r"nodul|\bmass",
+    "calcified granuloma": r"granuloma|calcif",
+    "pleural effusion": r"effusion|blunt",
+    "atelectasis": r"atelecta|collaps",
+    "hyperinflation": r"hyper\W?(inflat|expan|disten|lucen)|emphysema|flatten|copd|obstructive",
+    "hypoinflation": r"(hypo|low|decreas|poor)\w*\W+(\w+\W+){0,2}(inflat|expan|volume|inspir)|hypoinfl|hypoexp",
+    "scarring": r"\bscar|fibro|cicatri",
+    "scoliosis": r"scolio|curvature",
+    "device": r"catheter|pacemaker|picc|line\b|tube|lead|device|clip|stent|wire|sternotomy|prosthe|hardware",
+    "cavity": r"cavit",
+    "miliary nodules": r"miliary",
+    "tuberculosis": r"tubercul|\btb\b",
+}
 OUTSIDE_THE_CHEST = {"humerus", "cervical vertebrae", "spine", "neck", "breast", "shoulder"}
 
 
@@ -60,7 +77,8 @@ def finding(term: str) -> str | None:
 
 
 def findings(terms: Sequence[str]) -> tuple[str, ...]:
-    """The findings of a report's terms, each once, in their order; () where none of the terms has one."""
-    if tuple(terms) == ("normal",):
-        return ("normal",)
-    return tuple(dict.fromkeys(name for name in map(finding, terms) if name))
+    """The findings of a report's terms, each once, in their order; () where none of the terms has one. 'normal' beside
+    others stays, for `checks` to refuse."""
+    names = dict.fromkeys(name for name in map(finding, terms) if name)
+    normal = "normal" in {term.casefold() for term in terms} and (names or len(terms) == 1)
+    return ("normal", *names) if normal else tuple(names)

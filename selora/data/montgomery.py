@@ -6,13 +6,23 @@ import random
 import re
 from pathlib import Path
 
-from .common import DataError, Example, check_split, given_folder
+from .checks import checked
+from .common import given_folder
+from .example import DataError, Example, check_split
+from .tables import read_text, real_text
 
 GET_IT = (
     "Get the Montgomery County set from the National Library of Medicine (python -m selora.download montgomery) "
     "and name the folder with MontgomerySet by SELORA_DATA."
 )
 SEX = {"M": "male", "F": "female"}
+HEADER = re.compile(r"\s*(?:patient\W{0,3}s?\s+)?(sex|gender|age)\s*[:=]\s*(.*?)\s*", re.I)
+OTHER_HEADER = re.compile(
+    r"\s*[^\W\d_][\w'’./() -]{0,40}[:=](\s|$)|\s*patient\W{0,3}s?\s+(sex|gender|age|name|id)\b", re.I
+)
+AGE = re.compile(r"0*(\d{1,3})\s*(?:(y|yrs?|years?)|(m|mos?|months?)|(w|wks?|weeks?)|(d|days?))(?:\s+old)?\.?", re.I)
+UNITS = ("years", "months", "weeks", "days")
+OLDEST = 130  # years
 
 
 def load(split: str, root: Path | None = None) -> list[Example]:
@@ -21,7 +31,8 @@ def load(split: str, root: Path | None = None) -> list[Example]:
     Drawn by image, as in the paper: a few patients have two images, which may fall on both sides.
 
     root: the folder that holds `MontgomerySet`, or that folder itself; by default SELORA_DATA's, else data/raw.
-    Raises DataError where the folder is missing, or an image and its reading do not come together.
+    Raises DataError where the folder is missing, an image and its reading do not come together, a line of a reading is
+    not understood, or images stand twice.
     """
     check_split(split)
     folder = find(root)
@@ -41,7 +52,7 @@ def load(split: str, root: Path | None = None) -> list[Example]:
     ]
     random.Random(42).shuffle(examples)
     held_out = round(0.2 * len(examples))
-    return {"train": examples[held_out:], "val": [], "test": examples[:held_out]}[split]
+    return checked({"train": examples[held_out:], "val": [], "test": examples[:held_out]})[split]
 
 
 def find(root: Path | None) -> Path:
@@ -54,20 +65,53 @@ def find(root: Path | None) -> Path:
     return folder
 
 
-def parse(path: Path) -> tuple[str, int, str]:
-    """Sex ('M', 'F' or 'O'), age in years and reading of one text file; a reading of several lines becomes one.
-    Raises DataError where one of them is missing."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    sex = re.search(r"Sex:[ \t]*([MFO])\b", text)
-    age = re.search(r"Age:[ \t]*(\d+)", text)
-    reading = " ".join(line.strip() for line in text.splitlines() if not re.match(r"\s*Patient's (Sex|Age)", line))
-    for name, value in (("sex", sex), ("age", age), ("reading", reading.strip())):
-        if not value:
+def parse(path: Path) -> tuple[str, str, str]:
+    """Sex ('M', 'F' or 'O'), age ('27 years', '8 months') and reading of one text file; a reading of several lines
+    becomes one. Raises DataError, with the line, where one of them is missing, stands twice or is not understood."""
+    found, lines = {}, []
+    text = read_text(path, "text", "it holds a patient's sex, age and reading", what="Reading")
+    for number, line in enumerate(re.split("\r\n|\r|\n", text), start=1):
+        if header := HEADER.fullmatch(line):
+            name = {"gender": "sex"}.get(header[1].lower(), header[1].lower())
+            if name in found:
+                raise DataError(f"Line {number} of {path} tells the {name} again. Remove one.")
+            found[name] = read_sex(header[2]) if name == "sex" else read_age(header[2])
+            if header[2] and not found[name]:
+                raise DataError(
+                    f"Line {number} of {path} has the {name} {header[2]!r}, which is not understood. Write M, F or O, "
+                    "or a number with Y, M, W or D."
+                )
+        elif OTHER_HEADER.match(line):
+            raise DataError(f"Line {number} of {path} is no part of a reading: {line.strip()!r:.60}. Remove it.")
+        else:
+            lines.append(line)
+    for name in ("sex", "age"):
+        if not found.get(name):
             raise DataError(f"Reading {path} has no {name}. Replace it with the published file.")
-    return sex[1], int(age[1]), re.sub(r"\s+", " ", reading).strip()
+    reading = " ".join(lines).strip()
+    if not reading:
+        raise DataError(f"Reading {path} has no reading. Replace it with the published file.")
+    return found["sex"], found["age"], real_text(reading, f"Reading {path}")
 
 
-def compose(sex: str, age: int, reading: str) -> str:
-    """The prompt: sex, age and findings. A sex that is neither M nor F is left out, not guessed."""
+def read_sex(value: str) -> str:
+    """'M', 'F' or 'O' of a header's value; '' where it is none of them."""
+    return {"m": "M", "male": "M", "f": "F", "female": "F", "o": "O", "other": "O"}.get(value.lower(), "")
+
+
+def read_age(value: str) -> str:
+    """'27 years' of DICOM's '027Y', '8 months' of '008M' or '8 months'; '' where it is no age with its unit."""
+    age = AGE.fullmatch(value)
+    if not age:
+        return ""
+    unit = UNITS[next(i for i, named in enumerate(age.groups()[1:]) if named)]
+    number = int(age[1])
+    if unit == "years" and number > OLDEST:
+        return ""
+    return f"{number} {unit if number != 1 else unit[:-1]}"
+
+
+def compose(sex: str, age: str, reading: str) -> str:
+    """The prompt: sex, age ('27 years') and findings. A sex that is neither M nor F is left out, not guessed."""
     person = f"{SEX[sex]}, " if sex in SEX else ""
-    return f"{person}{age} years old, {reading}"
+    return f"{person}{age} old, {reading}"

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .common import DataError, Example, check_split
-from .iu_drr import read_cases, rendered_folder
+from .example import DataError, Example
+from .iu_drr import load_rendered
 from .montgomery import compose
+from .tables import Row, real_text
 
 
 def load(split: str, root: Path | None = None) -> list[Example]:
     """The examples of a split, in the order of the table; 'val' is empty, as in the paper. root: as in
     `rendered_folder`.
 
-    Raises DataError where the folder or an image is missing, or a reading is empty.
+    Raises DataError where the folder or an image is missing, a reading is empty, or images stand twice.
     """
-    check_split(split)
-    folder = rendered_folder("montgomery-drr", root)
-    examples = []
-    for row in read_cases(folder):
-        if row["split"] == split:
-            path = folder / "images" / f"{row['case_id']}.webp"
-            if not path.is_file():
-                raise DataError(f"Image {path} is missing. Restore it with git checkout or render_radiographs.py.")
-            if not row["reading"].strip():
-                raise DataError(f"Case {row['case_id']} in {folder / 'cases.csv'} has an empty reading.")
-            text = compose(row["sex"], int(row["age"]), row["reading"])
-            findings, places = (tuple(row[column].split(";")) for column in ("findings", "places"))
-            examples.append(Example(row["case_id"], path, text, findings, places))
-    return examples
+    return load_rendered("montgomery-drr", ("case_id", "sex", "age", "reading"), prompt, split, root)
+
+
+def prompt(row: Row) -> str:
+    """The prompt of a row. Raises DataError for an empty reading, or an age that is no number of years."""
+    reading = real_text(row["reading"], f"Case {row['case_id']} in {row.where}")
+    if not row["age"].isdecimal():
+        raise DataError(f"Case {row['case_id']} in {row.where} has the age {row['age']!r}. Write its years.")
+    return compose(row["sex"], f"{int(row['age'])} years", reading)

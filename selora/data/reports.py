@@ -8,12 +8,17 @@ from __future__ import annotations
 import importlib.util
 import re
 import tarfile
-import xml.etree.ElementTree as ElementTree
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from xml.etree.ElementTree import ParseError
 
-from .common import DataError
+from defusedxml.ElementTree import fromstring
+
+from .example import DataError
+
+LARGEST = 2**20  # bytes of a report; the largest published one has 9,000
 
 
 @dataclass(frozen=True)
@@ -44,23 +49,30 @@ def clean(text: str) -> str:
 
 
 def parse(xml: bytes) -> Report:
-    """One report of the published XML. Raises ElementTree.ParseError for what is no XML, ValueError for no report."""
-    root = ElementTree.fromstring(xml)
+    """One report of the published XML. Raises ValueError for what is no XML, none without a DTD, or no report."""
+    try:
+        root = fromstring(xml, forbid_dtd=True)
+    except (ParseError, LookupError) as error:  # LookupError: an unknown encoding
+        raise ValueError(f"no XML: {error}") from error
     named = root.find("uId")
-    if named is None:
+    if named is None or not named.get("id"):
         raise ValueError("it has no uId")
-    sections = [a.text or "" for a in root.iter("AbstractText") if a.get("Label") == "FINDINGS"]
+    labelled = [a for a in root.iter("AbstractText") if a.get("Label", "").strip().upper() == "FINDINGS"]
     mesh = tuple(term.text.strip() for term in root.iter("major") if term.text)
-    images = tuple(image.get("id") for image in root.iter("parentImage"))
-    return Report(named.get("id"), clean(" ".join(sections)), mesh, images)
+    images = tuple(image.get("id") for image in root.iter("parentImage") if image.get("id"))
+    return Report(named.get("id"), clean(" ".join("".join(a.itertext()) for a in labelled)), mesh, images)
 
 
 @lru_cache(maxsize=1)
 def reports() -> dict[str, Report]:
-    """All 3,955 reports by id ('CXR1', ...)."""
-    with tarfile.open(package_data("NLMCXR_reports.tgz")) as archive:
-        members = [member for member in archive if member.name.endswith(".xml")]
-        found = [parse(archive.extractfile(member).read()) for member in members]
+    """All 3,955 reports by id ('CXR1', ...). Raises DataError for a package that is damaged."""
+    path = package_data("NLMCXR_reports.tgz")
+    try:
+        with tarfile.open(path) as archive:
+            members = [m for m in archive if m.isfile() and m.name.endswith(".xml") and m.size <= LARGEST]
+            found = [parse(archive.extractfile(member).read()) for member in members]
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}). Install torchxrayvision anew.") from error
     return {report.id: report for report in found}
 
 

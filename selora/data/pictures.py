@@ -1,0 +1,166 @@
+"""How an image file becomes a training picture: Pillow's formats here, DICOM in `dicom`, by one conversion (`grey`)."""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .dicom import read_dicom
+from .example import DataError, DataWarning
+from .grey import check_jpeg, check_png, decoding, to_grey
+
+LARGEST_FILE = 2**30  # bytes
+DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of grey with more than 8 bits
+PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 262, 284, 339  # tags of TIFF, and some of their values
+WHITE_IS_ZERO, SEPARATE, SIGNED = 0, 2, 2
+
+
+def open_image(path: Path, size: int) -> Image.Image:
+    """Reads a radiograph as the paper does: shortest side resized to `size` pixels, centre crop, RGB of 8 bits.
+
+    Any format of Pillow, any mode, turned as its EXIF data says; and DICOM, by its ending (.dcm, .dicom) or its
+    preamble, as a viewer shows it. Values of 8 bits are taken as they are, deeper ones are scaled from the range of the
+    picture's finite ones; padding and what is transparent are black.
+
+    Raises DataError for a missing, damaged, cut or too large file, one that holds several pictures, and what nothing
+    installed decodes. Warns (DataWarning) of what is read but looks wrong.
+    """
+    path = Path(path)
+    try:
+        image = read_image(path)
+        scale = size / min(image.size)
+        width, height = (max(size, round(side * scale)) for side in image.size)
+        if width * height > Image.MAX_IMAGE_PIXELS:
+            raise ValueError(f"it is {image.width} x {image.height} pixels, no picture of a chest")
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"Image {path} is missing. Restore it, or take its case out of the set.") from None
+    except Exception as error:  # decoders raise whatever they meet in a broken file
+        raise DataError(f"Image {path} cannot be read ({error}). Replace it with an intact copy.") from error
+    image = image.resize((width, height), Image.Resampling.LANCZOS)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size)).convert("RGB")
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's ending is a picture's, or it has none and begins as DICOM."""
+    if path.name.startswith(".") or not is_file(path):
+        return False
+    ending = path.suffix.lower()
+    if re.fullmatch(r"\.[a-z]\w*", ending):
+        return ending in (".dcm", ".dicom") or Image.registered_extensions().get(ending) in Image.OPEN
+    with path.open("rb") as file:  # '1.2.840.10008' has no ending
+        return file.read(132)[128:] == b"DICM"
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file, also where its name is too long for one."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def read_image(path: Path) -> Image.Image:
+    """A picture of any format in grey of 8 bits, its whole size. Raises DataError, or what its decoder raises; a
+    decoder's warning is an error."""
+    if path.stat().st_size > LARGEST_FILE:
+        raise ValueError(f"it has more than {LARGEST_FILE:,} bytes")
+    data = path.read_bytes()
+    if path.suffix.lower() in (".dcm", ".dicom") or data[128:132] == b"DICM":
+        image = read_dicom(path, data)
+    else:
+        with decoding():
+            image = read_picture(data)
+    if not any(data[-(len(data) // 8) :]):
+        warnings.warn(f"Image {path} is suspicious: its file ends in zeros, as a broken download does.", DataWarning, 2)
+    elif len(set(image.getextrema())) == 1 and max(image.size) > 1:
+        warnings.warn(f"Image {path} is suspicious: all of it is one grey.", DataWarning, 2)
+    return image
+
+
+# ---- Pillow's formats -----------------------------------------------------------------------------------------------
+
+
+def read_picture(data: bytes) -> Image.Image:
+    """A picture of one of Pillow's formats in grey of 8 bits. Raises what Pillow raises, and ValueError for what it
+    would read in part or wrongly."""
+    with Image.open(BytesIO(data)) as opened:
+        if (frames := getattr(opened, "n_frames", 1)) > 1:
+            raise ValueError(f"it holds {frames} pictures; save the one that is meant by itself")
+        if opened.format in ("JPEG", "MPO"):
+            check_jpeg(data)
+        if opened.format == "PNG":
+            check_png(data)
+        tags = dict(opened.tag_v2) if opened.format == "TIFF" else {}
+        layout = layout_of(opened)
+        key = opened.info.get("transparency")
+        if ";16" in layout and opened.mode not in DEEP:  # Pillow would keep the high bytes
+            values, valid = read_wide(data, layout)
+            return to_grey(values, valid if key is None else valid & (values != key).any(-1))
+        check_depth(data, opened)
+        image = ImageOps.exif_transpose(opened)
+    signed = tags.get(SAMPLE_FORMAT, (1,))[0] == SIGNED
+    if image.mode in DEEP:
+        values = np.asarray(image)
+        if image.mode == "I" and not signed:
+            values = values.view(np.uint32)
+        return to_grey(values, True if key is None else values != key, inverted=tags.get(PHOTOMETRIC) == WHITE_IS_ZERO)
+    if signed:  # 8 bits, which Pillow takes for unsigned
+        return to_grey(np.asarray(image).view(np.int8), span=(-128, 127))
+    if image.has_transparency_data:  # what lies under a transparent pixel is arbitrary; around a radiograph is black
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image.convert("RGBA"))
+    return image.convert("L")
+
+
+def layout_of(opened: Image.Image) -> str:
+    """How values lie in the file, as Pillow's decoder calls it: 'RGB;16B'; '' where it does not say."""
+    args = opened.tile[0].args if opened.tile else ""
+    return next((arg for arg in (args if isinstance(args, tuple) else [args]) if isinstance(arg, str)), "")
+
+
+def read_wide(data: bytes, layout: str) -> tuple[np.ndarray, np.ndarray]:
+    """Colours (H, W, 3), times their opacity, of a picture with 16 bits a channel, and which pixels (H, W) are not
+    transparent. Pillow gives one of the two bytes of a value: the first for a layout that ends in B, the second for L.
+    """
+
+    def read(wanted: str) -> np.ndarray:
+        with Image.open(BytesIO(data)) as opened:
+            if opened.format == "TIFF" and opened.tag_v2.get(PLANES) == SEPARATE:
+                raise ValueError("its colours of 16 bits lie in planes; save it in grey")
+            opened._mode = "RGBA" if wanted == "RGBA" else opened.mode
+            swapped = [(wanted, *tile.args[1:]) if isinstance(tile.args, tuple) else wanted for tile in opened.tile]
+            opened.tile = [tile._replace(args=args) for tile, args in zip(opened.tile, swapped, strict=True)]
+            return np.asarray(ImageOps.exif_transpose(opened)).astype(np.float64)
+
+    if layout == "LA;16B":  # the two bytes of grey and the two of opacity, read as if they were four channels
+        four = read("RGBA")
+        values = 256 * four[..., ::2] + four[..., 1::2]
+        values = values[..., [0, 0, 0, 1]]
+    elif layout[:-1] in ("RGB;16", "RGBX;16", "RGBA;16"):
+        first, second = read(layout[:-1] + "B"), read(layout[:-1] + "L")
+        big_endian = layout[-1] == "B" or layout[-1] == "N" and sys.byteorder == "big"
+        values = 256 * first + second if big_endian else 256 * second + first
+    else:
+        raise ValueError(f"its values lie as {layout}, of which 8 bits would be read; save it in grey")
+    opacity = values[..., 3] / 65535 if values.shape[-1] == 4 else np.ones(values.shape[:2])
+    return values[..., :3] * opacity[..., None], opacity > 0
+
+
+def check_depth(data: bytes, opened: Image.Image) -> None:
+    """Raise ValueError for more than 8 bits a value of a format of which Pillow would give 8."""
+    deep = ";16" in layout_of(opened) or any(tile.codec_name == "SGI16" for tile in opened.tile)
+    if opened.format == "PPM":
+        deep = opened.tile and opened.tile[0].args and max(np.atleast_1d(opened.tile[0].args)) > 255
+    if opened.format == "JPEG2000" and (start := data.find(b"\xff\x4f\xff\x51")) >= 0:
+        deep = data[start + 42] & 127 > 7  # Ssiz: the first component's bits, less one
+    if deep and opened.mode not in DEEP:
+        raise ValueError("it has more than 8 bits a value, of which 8 would be read; save it as 16-bit grey PNG")
