@@ -10,12 +10,19 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from diffusers.utils import logging as diffusers_logging
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from transformers import CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from selora import processes
 from selora.profiles import REPOSITORY
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def load_tokenizer(name: str) -> CLIPTokenizer:
+    """The tokenizer of a base model, from a folder of the repository or a hub id."""
+    folder = REPOSITORY / name
+    return CLIPTokenizer.from_pretrained(folder if folder.is_dir() else name, subfolder="tokenizer")
 
 
 def load_base(name: str, precision: str = "fp32") -> StableDiffusionPipeline:

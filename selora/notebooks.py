@@ -110,7 +110,8 @@ class Study:
     def show_findings(self, figure: str) -> None:
         """Show the test examples with the clearest findings, and what each method made of their prompts."""
         for dataset in self.profile.datasets:
-            chosen = gallery.clearest(dataset, self.scored(dataset))
+            scored = self.scored(dataset)
+            chosen = gallery.clearest(dataset, scored) or {e.id: e for e in scored[: len(gallery.TO_SHOW)]}
             captions = [f"{finding.upper()}: {e.prompt}" for finding, e in chosen.items()]
             self.show_examples(dataset, list(chosen.values()), captions, self.finished(dataset), f"{figure}_{dataset}")
 

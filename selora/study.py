@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from selora.data import NOT_SHIPPED, SPLITS, DataError, Example, load_examples
+from selora.data import NOT_SHIPPED, SPLITS, DataError, Example, checks, load_examples, load_splits
 from selora.data.common import named_root
 from selora.files import write_json
 from selora.methods import NEEDS
@@ -108,14 +108,16 @@ def execute(
     from selora.scores import DIVERSITY, figures, make_judges, reference_figures
     from selora.training import look_batches, train
 
-    examples = {split: load_examples(dataset, split, profile.data_root) for split in ("train", "val", "test")}
+    examples, said = load_splits(dataset, profile.data_root)
     examples["val"] = examples["val"][: profile.validation_images]
     scored, others = reference_and_others(examples["test"], examples["train"], profile.images)
     reference, other = (latents.load_images(part, profile.resolution) for part in (scored, others))
 
     this = processes.state()
     pipe = models.load_base(profile.base_model, profile.precision)
-    if this.is_main_process:  # before hours of training, since one may be missing
+    if this.is_main_process:
+        print(*said, checks.describe(checks.text_figures(examples, pipe.tokenizer)), sep="\n", flush=True)
+        # before hours of training, since one may be missing
         judges = make_judges(profile.encoder, profile.clip, profile.classifier, pipe.device)
     if profile.gradient_checkpointing:
         pipe.unet.enable_gradient_checkpointing()

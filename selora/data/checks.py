@@ -144,3 +144,13 @@ def text_figures(parts: Parts, tokenizer) -> dict:
         "prompts_cut": cut,
         "named_in_lost_words": {finding: count for finding, count in lost_names.most_common() if count},
     }
+
+
+def describe(figures: Mapping) -> str:
+    """`text_figures` as sentences."""
+    names = ", ".join(f"{finding} {count}" for finding, count in figures["named_in_lost_words"].items())
+    return (
+        f"{figures['test_prompts_in_train']} of {figures['test_prompts']} test prompts stand word for word in the "
+        f"training set. {figures['prompts_cut']} of {figures['prompts']} prompts lose words to the limit of {figures['limit']} "
+        f"tokens; findings named in the lost words alone: {names or 'none'}."
+    )

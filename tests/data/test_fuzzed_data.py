@@ -1,0 +1,228 @@
+"""Whatever bytes a user has: a value that holds what it promises, or a DataError; never another exception.
+
+200 examples of each here; `python scripts/fuzz_data.py` runs 10,000 once.
+"""
+
+import io
+import json
+import os
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from test_pictures import write_dicom
+
+from selora.data import FINDINGS, DataError, load_examples, open_image
+from selora.data.iu_xray import read_report
+from selora.data.montgomery import parse
+
+fuzzed = settings(
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", 200)),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (24, 20), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Ten pictures a.png ... j.png, and nothing else."""
+    folder = tmp_path_factory.mktemp("folder")
+    for i, name in enumerate("abcdefghij"):
+        Image.fromarray(np.roll(PIXELS, i)).save(folder / f"{name}.png")
+    return folder
+
+
+def damaged(whole: bytes) -> st.SearchStrategy[bytes]:
+    """Files that were cut, or of which some bytes were changed."""
+    changes = st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), max_size=4)
+
+    def change(changes, end):
+        content = bytearray(whole)
+        for place, byte in changes:
+            content[place] = byte
+        return bytes(content[:end])
+
+    return st.builds(change, changes, st.one_of(st.just(len(whole)), st.integers(0, len(whole))))
+
+
+def saved(**options) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(options.pop("pixels", PIXELS)).save(file, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def dicom(tmp_path_factory):
+    path = tmp_path_factory.mktemp("dicom") / "a.dcm"
+    return write_dicom(path, WindowCenter=2000, WindowWidth=3000, RescaleSlope=2, PixelPaddingValue=7).read_bytes()
+
+
+FILES = {
+    "a.png": saved(format="PNG"),
+    "deep.png": saved(format="PNG", pixels=PIXELS.astype(np.uint16) * 16),
+    "a.jpg": saved(format="JPEG"),
+    "a.tiff": saved(format="TIFF", pixels=PIXELS.astype(np.float32)),
+    "lzw.tiff": saved(format="TIFF", compression="tiff_lzw"),
+    "a.bmp": saved(format="BMP"),
+    "a.webp": saved(format="WEBP"),
+    "a.gif": saved(format="GIF"),
+    "a.ppm": saved(format="PPM"),
+}
+
+
+def opened(path, content):
+    path.write_bytes(content)
+    try:
+        image = open_image(path, 16)
+    except DataError as error:
+        assert path.name in str(error)
+    else:
+        assert (image.mode, image.size) == ("RGB", (16, 16))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_pictures(name, tmp_path):
+    @fuzzed
+    @given(damaged(FILES[name]))
+    def check(content):
+        opened(tmp_path / name, content)
+
+    check()
+
+
+@pytest.mark.parametrize("name", ["a.dcm", "a"])
+def test_dicom(name, tmp_path, dicom):
+    @fuzzed
+    @given(damaged(dicom))
+    def check(content):
+        opened(tmp_path / name, content)
+
+    check()
+
+
+@fuzzed
+@given(content=st.binary(max_size=300), name=st.sampled_from(["a.png", "a.dcm", "a.tiff", "a", "a.jp2"]))
+def test_bytes_that_are_no_picture(content, name, tmp_path):
+    opened(tmp_path / name, content)
+
+
+CELL = st.one_of(
+    st.sampled_from(["", "a.png", "./b.png", "c.png", "nan", "train", "test", "val", "normal", "cardiomegaly;opacity",
+                     "Clear lungs.", '"', '""', "\\", "p1", "\n", "\r", ";", "normal;nodule", "x" * 300]),
+    st.text(max_size=12),
+)  # fmt: skip
+NAME = st.sampled_from(
+    ["file_name", "text", "split", "findings", "patient", "study", "Text", " split", "finding", "", "x"]
+)
+
+
+@st.composite
+def csv_tables(draw) -> bytes:
+    """Something like a CSV file: any separator, line end and encoding, quotes where they may not belong."""
+    comma, end = draw(st.sampled_from([",", ",", ",", ";", "\t", "|"])), draw(st.sampled_from(["\n", "\r\n", "\r"]))
+    header = draw(st.one_of(st.just(["file_name", "text"]), st.lists(NAME, max_size=5)))
+    rows = draw(st.lists(st.lists(CELL, max_size=len(header) + 1), max_size=12))
+    quote = draw(st.sampled_from(["", '"']))
+    text = end.join([comma.join(header), *(comma.join(f"{quote}{cell}{quote}" for cell in row) for row in rows)])
+    return text.encode(draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])), "replace")
+
+
+def loaded(folder, name, content):
+    for path in folder.glob("metadata.*"):
+        path.unlink()
+    (folder / name).write_bytes(content)
+    try:
+        parts = {split: load_examples("imagefolder", split, folder) for split in ("train", "val", "test")}
+    except DataError as error:
+        assert str(error)
+    else:
+        examples = [example for part in parts.values() for example in part]
+        assert len({e.id for e in examples}) == len({e.path.resolve() for e in examples}) == len(examples) > 1
+        assert all(e.prompt.strip() == e.prompt and any(map(str.isalpha, e.prompt)) for e in examples)
+        assert all(set(e.findings) <= set(FINDINGS) for e in examples)
+
+
+@fuzzed
+@given(content=st.one_of(csv_tables(), st.binary(max_size=200)))
+def test_csv(content, folder):
+    loaded(folder, "metadata.csv", content)
+
+
+VALUE = st.one_of(CELL, st.none(), st.booleans(), st.integers(), st.floats(), st.lists(CELL, max_size=3))
+
+
+@st.composite
+def json_lines(draw) -> bytes:
+    """Something like JSON Lines: numbers and lists as texts, NaN, lone surrogates, names twice."""
+    lines = []
+    for _ in range(draw(st.integers(0, 8))):
+        pairs = draw(st.lists(st.tuples(NAME, VALUE), max_size=4))
+        pairs += draw(st.sampled_from([[], [("file_name", "a.png"), ("text", "Clear.")]]))
+        lines.append("{" + ", ".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in pairs) + "}")
+    lines += draw(
+        st.lists(st.sampled_from(["[]", "3", "{", "[" * 5000, '{"text": "\\ud800"}', "9" * 5000, ""]), max_size=1)
+    )
+    return "\n".join(lines).encode()
+
+
+@fuzzed
+@given(content=st.one_of(json_lines(), st.binary(max_size=200)))
+def test_json_lines(content, folder):
+    loaded(folder, "metadata.jsonl", content)
+
+
+LINE = st.one_of(
+    st.builds("{}{}{}".format, st.sampled_from(["Patient's Sex: ", "Patient's Age:", "Age: ", "SEX:", "Patient ID: ", ""]),
+              st.sampled_from(["F", "M ", "027Y", "008M", "5", "3 weeks", "999Y", "normal", "", "n/a"]), st.text(max_size=4)),
+    st.text(max_size=20),
+)  # fmt: skip
+
+
+@fuzzed
+@given(
+    content=st.one_of(st.lists(LINE, max_size=5).map(lambda lines: "\n".join(lines).encode()), st.binary(max_size=80))
+)
+def test_readings(content, tmp_path):
+    (tmp_path / "a.txt").write_bytes(content)
+    try:
+        sex, age, reading = parse(tmp_path / "a.txt")
+    except DataError as error:
+        assert "a.txt" in str(error)
+    else:
+        number, unit = age.split()
+        assert sex in "MFO" and int(number) >= 0 and unit.rstrip("s") in ("year", "month", "week", "day")
+        assert reading.strip() and "Patient's" not in reading
+
+
+REPORT = (
+    b'<?xml version="1.0" encoding="utf-8"?><eCitation><uId id="CXR1"/><AbstractText Label="FINDINGS">Large heart.'
+    b'</AbstractText><MeSH><major>Cardiomegaly</major></MeSH><parentImage id="CXR1_1_IM-0001-3001"/></eCitation>'
+)
+DTD = b'<!DOCTYPE a [<!ENTITY b "bb">]>'
+
+
+@fuzzed
+@given(
+    content=st.one_of(damaged(REPORT), damaged(REPORT).map(lambda xml: xml.replace(b"?>", b"?>" + DTD, 1)), st.binary())
+)
+def test_reports(content, tmp_path):
+    (tmp_path / "1.xml").write_bytes(content)
+    try:
+        report = read_report(tmp_path / "1.xml")
+    except DataError as error:
+        assert "1.xml" in str(error)
+    else:
+        assert report.id and b"<!DOCTYPE" not in content and all(report.images)
