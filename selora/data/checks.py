@@ -105,10 +105,13 @@ def file_name(name: str) -> str:
     """A name that any file system takes: itself where it is one, else shortened or without unusual signs, and told
     apart by a hash."""
     safe = re.sub(r"[^\w.,=@()+ -]", "_", name)
-    cut = safe.encode(errors="replace")[:LONGEST].decode(errors="ignore").rstrip(". ")
-    if cut == name and not re.fullmatch(r"\.*|(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?", name):
+    if re.fullmatch(r"\.*|(con|prn|aux|nul|com\d|lpt\d)(\..*)?", safe, re.I):  # those that Windows keeps for devices
+        safe = f"_{safe}"
+    safe = safe.rstrip(". ")
+    if safe == name and len(name.encode()) <= LONGEST:
         return name
-    return f"{cut[: LONGEST // 2]}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:12]}"
+    told_apart = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:12]
+    return f"{safe.encode()[: LONGEST // 2].decode(errors='ignore')}-{told_apart}"
 
 
 def listed(names: Iterable[object]) -> str:
@@ -150,7 +153,6 @@ def describe(figures: Mapping) -> str:
     """`text_figures` as sentences."""
     names = ", ".join(f"{finding} {count}" for finding, count in figures["named_in_lost_words"].items())
     return (
-        f"{figures['test_prompts_in_train']} of {figures['test_prompts']} test prompts stand word for word in the "
-        f"training set. {figures['prompts_cut']} of {figures['prompts']} prompts lose words to the limit of {figures['limit']} "
-        f"tokens; findings named in the lost words alone: {names or 'none'}."
-    )
+        "{test_prompts_in_train} of {test_prompts} test prompts stand word for word in the training set. {prompts_cut} "
+        "of {prompts} prompts lose words to the limit of {limit} tokens; findings named in the lost words alone: "
+    ).format_map(figures) + f"{names or 'none'}."

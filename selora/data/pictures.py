@@ -159,7 +159,8 @@ def check_depth(data: bytes, opened: Image.Image) -> None:
     """Raise ValueError for more than 8 bits a value of a format of which Pillow would give 8."""
     deep = ";16" in layout_of(opened) or any(tile.codec_name == "SGI16" for tile in opened.tile)
     if opened.format == "PPM":
-        deep = opened.tile and opened.tile[0].args and max(np.atleast_1d(opened.tile[0].args)) > 255
+        args = opened.tile[0].args  # the mode, or with the greatest value, which may stand alone
+        deep = any(isinstance(arg, int) and arg > 255 for arg in (args if isinstance(args, tuple) else [args]))
     if opened.format == "JPEG2000" and (start := data.find(b"\xff\x4f\xff\x51")) >= 0:
         deep = data[start + 42] & 127 > 7  # Ssiz: the first component's bits, less one
     if deep and opened.mode not in DEEP:

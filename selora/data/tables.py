@@ -64,12 +64,12 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
         whose = f"The row of {cells[min(key, len(cells) - 1)]} in line {start} of {path}"
         if any(cells[len(names) :]):
             raise DataError(f"{whose} has too many cells. Put text with commas in quotes.")
-        if len(cells) < len(names):
+        if any(names[len(cells) :]):
             raise DataError(f"{whose} has {len(cells)} of {len(names)} cells. Add what is missing, if only commas.")
         row = Row((name, cell) for name, cell in zip(names, cells, strict=False) if name)
         row.where = f"line {start} of {path}"
         rows.append(row)
-    unnamed = [i for i, name in enumerate(names) if not name and any(cells[i] for _, cells in records[1:])]
+    unnamed = [i for i, name in enumerate(names) if not name and any(any(cells[i : i + 1]) for _, cells in records[1:])]
     if unnamed:
         warnings.warn(f"Column {unnamed[0] + 1} of {path} has no name: it is not read.", DataWarning, 2)
     check_swallowed(rows, columns[0], key, len(names), delimiter)

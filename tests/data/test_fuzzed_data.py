@@ -184,11 +184,9 @@ def test_json_lines(content, folder):
     loaded(folder, "metadata.jsonl", content)
 
 
-LINE = st.one_of(
-    st.builds("{}{}{}".format, st.sampled_from(["Patient's Sex: ", "Patient's Age:", "Age: ", "SEX:", "Patient ID: ", ""]),
-              st.sampled_from(["F", "M ", "027Y", "008M", "5", "3 weeks", "999Y", "normal", "", "n/a"]), st.text(max_size=4)),
-    st.text(max_size=20),
-)  # fmt: skip
+HEADER = st.sampled_from(["Patient's Sex: ", "Patient's Age:", "Age: ", "SEX:", "Patient ID: ", ""])
+VALUES = st.sampled_from(["F", "M ", "027Y", "008M", "5", "3 weeks", "999Y", "normal", "", "n/a"])
+LINE = st.one_of(st.builds("{}{}{}".format, HEADER, VALUES, st.text(max_size=4)), st.text(max_size=20))
 
 
 @fuzzed

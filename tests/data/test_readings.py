@@ -1,0 +1,147 @@
+"""Readings of the Montgomery set's form: ages with their unit, no header in a prompt, nothing guessed."""
+
+import codecs
+import os
+from pathlib import Path
+
+import pytest
+
+from selora.data import DataError, reports
+from selora.data.iu_xray import read_report
+from selora.data.montgomery import compose, parse
+
+REAL = Path(os.environ.get("SELORA_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data") / "MontgomerySet"
+
+
+@pytest.fixture
+def reading(tmp_path):
+    def write(content) -> Path:
+        path = tmp_path / "MCUCXR_0001_0.txt"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("age", "words"),
+    [("045Y", "45 years"), ("008M", "8 months"), ("6 months", "6 months"), ("3 weeks", "3 weeks"), ("012D", "12 days"),
+     ("002W", "2 weeks"), ("45 years", "45 years"), ("45 yrs old", "45 years"), ("027y", "27 years"), ("1Y", "1 year"),
+     ("001M", "1 month"), ("18M", "18 months")],
+)  # fmt: skip
+def test_ages_in_words(age, words, reading):
+    sex, found, text = parse(reading(f"Patient's Sex: F \nPatient's Age: {age}\nnormal\n"))
+    assert compose(sex, found, text) == f"female, {words} old, normal"
+
+
+@pytest.mark.parametrize(
+    "age", ["8", "008X", "45 moons", "adult", "-3Y", "3.5Y", "999Y", ">89Y", "045Y 3M", "Y", "04 5Y"]
+)
+def test_an_age_that_is_not_understood_is_named_with_its_line(age, reading):
+    with pytest.raises(DataError, match=r"Line 2 of .*MCUCXR_0001_0.txt has the age"):
+        parse(reading(f"Patient's Sex: F\nPatient's Age: {age}\nnormal\n"))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Patient's Sex: M",
+        "PATIENT'S SEX: m",
+        "Patient’s Sex : M",
+        "Patients Sex: M",
+        "Sex: Male",
+        "Gender = male",
+        "\tSex:M",
+    ],
+)
+def test_a_header_is_known_however_it_is_written(header, reading):
+    for end in ("\n", "\r\n", "\r"):
+        text = end.join([header, "Age: 030Y", "  Scar in", " the apex. "])
+        assert parse(reading(text)) == ("M", "30 years", "Scar in the apex.")
+
+
+@pytest.mark.parametrize(
+    "line", ["Patient ID: 12", "Patient's Name: X", "Study Date: 2001", "Modality: CR", "Findings:",
+             "Patient's Age 045Y", "Weight: 60 kg", "Exam date: 1/2/2003"]
+)  # fmt: skip
+def test_a_line_that_is_no_reading_is_refused_with_its_number(line, reading):
+    with pytest.raises(DataError, match="Line 3 of .*MCUCXR_0001_0.txt is no part of a reading"):
+        parse(reading(f"Patient's Sex: F\nPatient's Age: 045Y\n{line}\nnormal\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Sex: F\nAge: 045Y\nSex: M\nnormal", "Line 3 of .* tells the sex again"),
+        ("Sex: X\nAge: 045Y\nnormal", "Line 1 of .* has the sex 'X', which is not understood"),
+        ("Sex: FM\nAge: 045Y\nnormal", "Line 1 of .* has the sex 'FM'"),
+        ("Age: 045Y\nnormal", "has no sex"),
+        ("Sex: F\nnormal", "has no age"),
+        ("Sex: F\nAge:\nnormal", "has no age"),
+        ("Sex: F\nAge: 045Y\n\n", "has no reading"),
+        ("Sex: F\nAge: 045Y\nN/A", "has the text 'N/A', which stands for none"),
+        ("Sex: F\nAge: 045Y\nl\ufffdsion", "that its writing damaged"),
+    ],
+)
+def test_a_reading_that_is_refused(text, message, reading):
+    with pytest.raises(DataError, match=message):
+        parse(reading(text))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16-le"])
+def test_a_reading_in_another_encoding_is_refused(encoding, reading):
+    text = "Sex: F\nAge: 045Y\nlésion apicale – gauche".replace("–", "-" if encoding == "latin-1" else "–")
+    with pytest.raises(DataError, match="MCUCXR_0001_0.txt cannot be read .*it is no text in UTF-8"):
+        parse(reading(text.encode(encoding)))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_signs_stay_what_they_are(encoding, reading):
+    assert parse(reading("Sex: F\nAge: 045Y\nlésion à gauche".encode(encoding)))[2] == "lésion à gauche"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real Montgomery set is not here; give its folder as SELORA_DATA")
+def test_every_real_reading_is_understood():
+    paths = sorted((REAL / "ClinicalReadings").glob("*.txt"))
+    assert len(paths) == 138
+    for path in paths:
+        sex, age, reading = parse(path)
+        assert sex in "MFO" and age.endswith("years") and reading in " ".join(path.read_text().split())
+
+
+# ---- reports of IU X-Ray --------------------------------------------------------------------------------------------
+
+XML = '<eCitation><uId id="CXR1"/><AbstractText Label="{label}">{text}</AbstractText></eCitation>'
+
+
+def test_a_text_with_marks_in_it_is_read_whole(tmp_path):
+    (tmp_path / "1.xml").write_text(XML.format(label=" Findings ", text="Large <i>heart</i>, clear lungs."))
+    assert read_report(tmp_path / "1.xml").findings == "Large heart, clear lungs."
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_entities_are_refused(encoding, tmp_path):
+    bomb = '<!DOCTYPE a [<!ENTITY a "lol"><!ENTITY b "&a;&a;&a;">]>'
+    text = f'<?xml version="1.0" encoding="{encoding}"?>{bomb}{XML.format(label="FINDINGS", text="&b;")}'
+    (tmp_path / "1.xml").write_bytes(text.encode(encoding))
+    with pytest.raises(DataError, match="1.xml cannot be read"):
+        read_report(tmp_path / "1.xml")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<a", b"<a/>", codecs.BOM_UTF8, b'<?xml version="1.0" encoding="klingon"?><a/>',
+     b"<eCitation><uId/></eCitation>", b" " * (reports.LARGEST + 1)],
+)  # fmt: skip
+def test_what_is_no_report(content, tmp_path):
+    (tmp_path / "1.xml").write_bytes(content)
+    with pytest.raises(DataError, match="1.xml cannot be read"):
+        read_report(tmp_path / "1.xml")
+
+
+def test_a_damaged_archive_of_reports_is_named(tmp_path, monkeypatch):
+    whole = reports.package_data("NLMCXR_reports.tgz").read_bytes()
+    (tmp_path / "NLMCXR_reports.tgz").write_bytes(whole[: len(whole) // 2])
+    monkeypatch.setattr(reports, "package_data", lambda name: tmp_path / name)
+    with pytest.raises(DataError, match="NLMCXR_reports.tgz cannot be read"):
+        reports.reports.__wrapped__()
