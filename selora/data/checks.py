@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .example import DataError, DataWarning, Example
 from .mesh import NAMED
+from .pictures import is_picture
 
 LONGEST = 120  # bytes of an id: files are named by it, and file systems and tools add to their names
 SHOWN = 30  # names in a message
@@ -56,6 +57,13 @@ def checked(parts: Parts, by_picture: bool = False) -> Parts:
             f"Images that are copies of others: {listed(e.path for g in kept for e in g[1:])}", DataWarning, 2
         )
     return parts
+
+
+def warn_of_others(files: Iterable[Path], examples: Iterable[Example], lists: str) -> None:
+    """Warn (DataWarning) of the pictures among some files that are no example's. lists: what lists those that are."""
+    used = {example.path for example in examples}
+    if others := [path for path in sorted(files) if path not in used and is_picture(path)]:
+        warnings.warn(f"Images that {lists} does not list are left out: {listed(others)}", DataWarning, 2)
 
 
 def refuse_twice(examples: Sequence[Example], key: Callable[[Example], Hashable], message: str) -> None:

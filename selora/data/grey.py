@@ -54,3 +54,9 @@ def check_png(data: bytes) -> None:
         if len(data) < end + 4 or zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4]):
             raise ValueError(f"its chunk {name.decode('latin-1')!r} at byte {start} is cut or damaged")
         start = end + 4
+
+
+def ends_in_zeros(data: bytes) -> bool:
+    """Whether the last eighth of a file is zeros: such are the parts of a download that have not come. A picture that
+    is not compressed may be black there."""
+    return not any(data[-(len(data) // 8) :])

@@ -7,7 +7,7 @@ The table is `metadata.csv` or `metadata.jsonl`, in the folder that is given. It
 - `split`, optional: train, val or test. Without it, 80 % of the images are drawn for training and 20 % for testing,
   and there is no validation.
 - `patient`, `study`, optional: whose or which study's image it is; its images are kept in one split. Without them, and
-  without splits, the images of one folder below are, if there are several such and none holds a fifth of all.
+  without splits, the images of one folder below are, if there are at least five such that mostly hold a few.
 - `findings`, optional: names out of FINDINGS, joined by ';' as in the study's own tables, or in JSON Lines also a list.
 
     file_name,text,split,findings
@@ -23,17 +23,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from statistics import median
 
-from .checks import Parts, checked, file_name, grouped, listed
+from .checks import Parts, checked, file_name, grouped, warn_of_others
 from .common import FINDINGS, given_folder
 from .example import SPLITS, DataError, DataWarning, Example, check_split
-from .pictures import is_file, is_picture
+from .pictures import is_file
 from .tables import Row, is_placeholder, read_lines, read_table, real_text
 
 GET_IT = "Name the folder of your images and their metadata.csv (columns file_name and text) by SELORA_DATA."
 COLUMNS, OPTIONAL = ("file_name", "text"), ("split", "findings", "patient", "study")
 SPLIT_FOLDERS = {*SPLITS, "training", "valid", "validation", "dev", "testing"}
-LARGEST_GROUP = 0.2  # of all images, so that the test set can be drawn from groups
+FEWEST_FOLDERS, FEW = 5, 10  # folders that may be studies, so that a fifth can be drawn; and images in most of them
 
 
 def load(split: str, root: Path | None = None) -> list[Example]:
@@ -49,7 +50,7 @@ def load(split: str, root: Path | None = None) -> list[Example]:
     rows = (read_lines if table.suffix == ".jsonl" else read_table)(table, COLUMNS, OPTIONAL)
     check_groups(rows)
     examples = [read_row(folder, row) for row in rows]
-    warn_of_others(folder, table, examples)
+    warn_of_others(folder.rglob("*"), examples, table.name)
     parts = named_splits(rows, examples) if any("split" in row for row in rows) else drawn_splits(folder, examples)
     for needed in ("train", "test"):
         if not parts[needed]:
@@ -101,15 +102,6 @@ def read_row(folder: Path, row: Row) -> Example:
     return Example(short, path, text, tuple(dict.fromkeys(findings)), study=study)
 
 
-def warn_of_others(folder: Path, table: Path, examples: Sequence[Example]) -> None:
-    """Warn (DataWarning) of the images of a folder that no row names."""
-    rows_of = {example.path for example in examples}
-    others = [path for path in sorted(folder.rglob("*")) if path not in rows_of and is_picture(path)]
-    if others:
-        names = listed(path.relative_to(folder) for path in others)
-        warnings.warn(f"Images in {folder} that no row of {table.name} names are left out: {names}", DataWarning, 2)
-
-
 def named_splits(rows: Sequence[Row], examples: Sequence[Example]) -> Parts:
     """The examples as the column `split` says. Raises DataError for an unknown split."""
     parts = {split: [] for split in SPLITS}
@@ -136,19 +128,22 @@ def drawn_splits(folder: Path, examples: Sequence[Example]) -> Parts:
 
 
 def by_folder(folder: Path, examples: Sequence[Example]) -> Sequence[Example]:
-    """The examples with the folder that each lies in as its study, as far up as no folder holds a fifth of them; or as
-    they are, where no folder holds several or all lie in a few. Says so (DataWarning)."""
+    """The examples with the folder that each lies in as its study, as far up as folders mostly hold a few; or as they
+    are, where folders look like no studies. Says so (DataWarning), where there are several in some."""
     folders = {example.id: example.path.relative_to(folder).parent.parts for example in examples}
     called = {part for parts in folders.values() for part in parts if part.lower() in SPLIT_FOLDERS}
     if len(called) > 1:
         named = " and ".join(sorted(called))
         raise DataError(f"Images lie in folders called {named}, but no column says their split. Add the column split.")
+    said = "The table names no split, study or patient"
+    sizes = Counter()
     for depth in range(1, 1 + max(map(len, folders.values()), default=0)):
         sizes = Counter(parts[:depth] for parts in folders.values() if parts)
-        if len(sizes) > 1 and 1 < max(sizes.values()) <= LARGEST_GROUP * len(examples):
-            warnings.warn(
-                f"The table names no split, study or patient: images in one of the {len(sizes)} folders below {folder} "
-                "are taken for one study and kept in one split.", DataWarning, 2,
-            )  # fmt: skip
+        if len(sizes) >= FEWEST_FOLDERS and median(sizes.values()) <= FEW and max(sizes.values()) > 1:
+            what = f"images in one of the {len(sizes)} folders below {folder} are taken for one study"
+            warnings.warn(f"{said}: {what} and kept in one split.", DataWarning, 2)
             return [replace(e, study="/".join(folders[e.id][:depth])) for e in examples]
+    if len(sizes) > 1 and max(sizes.values()) > 1:
+        what = f"images in the {len(sizes)} folders below {folder} are drawn one by one"
+        warnings.warn(f"{said}: {what}. If one patient has several, name him.", DataWarning, 2)
     return examples

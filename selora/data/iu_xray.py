@@ -19,10 +19,10 @@ import warnings
 from pathlib import Path
 
 from . import mesh
-from .checks import checked, listed
+from .checks import checked, warn_of_others
 from .common import given_folder
 from .example import DataError, DataWarning, Example, check_split
-from .pictures import is_file, is_picture
+from .pictures import is_file
 from .reports import LARGEST, Report, clean, parse
 from .tables import read_table, real_text
 from .views import frontal_images
@@ -118,8 +118,7 @@ def read_kaggle(folder: Path) -> list[Example]:
             terms = [term.strip() for term in reports[uid]["MeSH"].split(";")]
             examples.append(Example(name.split(".")[0], images / name, prompt, mesh.findings(terms), study=uid))
     say_left_out(folder, len(listed_files) - len(examples))
-    if others := [path for path in sorted(images.glob("*")) if path.name not in listed_files and is_picture(path)]:
-        warnings.warn(f"Images that {PROJECTIONS} does not list are left out: {listed(others)}", DataWarning, 2)
+    warn_of_others((path for path in images.glob("*") if path.name not in listed_files), examples, PROJECTIONS)
     return examples
 
 

@@ -6,7 +6,7 @@ import random
 import re
 from pathlib import Path
 
-from .checks import checked
+from .checks import checked, warn_of_others
 from .common import given_folder
 from .example import DataError, Example, check_split
 from .tables import read_text, real_text
@@ -50,6 +50,7 @@ def load(split: str, root: Path | None = None) -> list[Example]:
         Example(case, path, compose(*parse(readings[case])), ("normal",) if case.endswith("_0") else ("tuberculosis",))
         for case, path in images.items()
     ]
+    warn_of_others((folder / "CXR_png").iterdir(), examples, "MontgomerySet, as PNG with a reading,")
     random.Random(42).shuffle(examples)
     held_out = round(0.2 * len(examples))
     return checked({"train": examples[held_out:], "val": [], "test": examples[:held_out]})[split]

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from .dicom import read_dicom
 from .example import DataError, DataWarning
-from .grey import check_jpeg, check_png, decoding, to_grey
+from .grey import check_jpeg, check_png, decoding, ends_in_zeros, to_grey
 
 LARGEST_FILE = 2**30  # bytes
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of grey with more than 8 bits
@@ -79,7 +79,7 @@ def read_image(path: Path) -> Image.Image:
     else:
         with decoding():
             image = read_picture(data)
-    if not any(data[-(len(data) // 8) :]):
+    if ends_in_zeros(data):
         warnings.warn(f"Image {path} is suspicious: its file ends in zeros, as a broken download does.", DataWarning, 2)
     elif len(set(image.getextrema())) == 1 and max(image.size) > 1:
         warnings.warn(f"Image {path} is suspicious: all of it is one grey.", DataWarning, 2)
@@ -99,6 +99,8 @@ def read_picture(data: bytes) -> Image.Image:
             check_jpeg(data)
         if opened.format == "PNG":
             check_png(data)
+        if is_compressed(opened) and ends_in_zeros(data):
+            raise ValueError("its file ends in zeros, as a broken download does")
         tags = dict(opened.tag_v2) if opened.format == "TIFF" else {}
         layout = layout_of(opened)
         key = opened.info.get("transparency")
@@ -119,6 +121,13 @@ def read_picture(data: bytes) -> Image.Image:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image.convert("RGBA"))
     return image.convert("L")
+
+
+def is_compressed(opened: Image.Image) -> bool:
+    """Whether a picture's values lie compressed in the file, where black is no run of zeros."""
+    return opened.format in ("AVIF", "GIF", "JPEG2000", "WEBP") or (
+        opened.format == "TIFF" and opened.info.get("compression", "raw") != "raw"
+    )
 
 
 def layout_of(opened: Image.Image) -> str:

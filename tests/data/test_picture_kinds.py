@@ -412,6 +412,14 @@ def test_several_pictures_in_a_file(name, tmp_path):
         open_image(tmp_path / name, SIZE)
 
 
+@pytest.mark.parametrize("name", ["webp", "gif", "jp2", "tiff"])
+def test_a_compressed_file_whose_second_half_has_not_come(name, tmp_path):
+    half = len(WHOLE[name]) // 2
+    (tmp_path / f"a.{name}").write_bytes(WHOLE[name][:half] + bytes(half))
+    with pytest.raises(DataError, match=f"a.{name} cannot be read"):
+        open_image(tmp_path / f"a.{name}", SIZE)
+
+
 @pytest.mark.parametrize("name", ["a.bmp", "a.ppm", "a.tiff"])
 def test_what_only_looks_cut_is_read_and_named(name, tmp_path):
     pixels = np.asarray(LARGE).copy()

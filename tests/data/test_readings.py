@@ -4,9 +4,11 @@ import codecs
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from selora.data import DataError, reports
+from selora.data import DataError, load_splits, reports
 from selora.data.iu_xray import read_report
 from selora.data.montgomery import compose, parse
 
@@ -107,6 +109,18 @@ def test_every_real_reading_is_understood():
     for path in paths:
         sex, age, reading = parse(path)
         assert sex in "MFO" and age.endswith("years") and reading in " ".join(path.read_text().split())
+
+
+def test_pictures_that_are_not_read_are_named(tmp_path):
+    folder = tmp_path / "MontgomerySet"
+    for part in ("CXR_png", "ClinicalReadings"):
+        (folder / part).mkdir(parents=True)
+    for i in range(5):
+        Image.fromarray(np.full((4, 4), i, np.uint8)).save(folder / "CXR_png" / f"MCUCXR_{i}_0.png")
+        (folder / "ClinicalReadings" / f"MCUCXR_{i}_0.txt").write_text("Sex: F\nAge: 045Y\nnormal")
+    Image.fromarray(np.full((4, 4), 9, np.uint8)).save(folder / "CXR_png" / "MCUCXR_9_1.jpg")
+    parts, said = load_splits("montgomery", tmp_path)
+    assert len(parts["train"]) == 4 and "MCUCXR_9_1.jpg" in said[0]
 
 
 # ---- reports of IU X-Ray --------------------------------------------------------------------------------------------
