@@ -59,11 +59,12 @@ def checked(parts: Parts, by_picture: bool = False) -> Parts:
     return parts
 
 
-def warn_of_others(files: Iterable[Path], examples: Iterable[Example], lists: str) -> None:
-    """Warn (DataWarning) of the pictures among some files that are no example's. lists: what lists those that are."""
+def warn_of_others(folder: Path, files: Iterable[Path], examples: Iterable[Example], lists: str) -> None:
+    """Warn (DataWarning) of the pictures among a folder's files that are no example's. lists: what lists the others."""
     used = {example.path for example in examples}
     if others := [path for path in sorted(files) if path not in used and is_picture(path)]:
-        warnings.warn(f"Images that {lists} does not list are left out: {listed(others)}", DataWarning, 2)
+        names = listed(path.relative_to(folder) for path in others)
+        warnings.warn(f"Images in {folder} that {lists} does not list are left out: {names}", DataWarning, 2)
 
 
 def refuse_twice(examples: Sequence[Example], key: Callable[[Example], Hashable], message: str) -> None:

@@ -45,9 +45,8 @@ def read_dicom(path: Path, data: bytes) -> Image.Image:
         syntax = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
         file.file_meta.TransferSyntaxUID = syntax
     decoder = get_decoder(syntax)
-    deep_jpeg = (
-        syntax == pydicom.uid.JPEGExtended12Bit and (file.get("BitsStored") or 8) > 8
-    )  # not for Pillow's decoder
+    # Pillow's decoder takes JPEG of 8 bits alone
+    deep_jpeg = syntax == pydicom.uid.JPEGExtended12Bit and (file.get("BitsStored") or 8) > 8
     if syntax.is_encapsulated and (not decoder.is_available or deep_jpeg and decoder.available_plugins == ("pillow",)):
         raise DataError(
             f"Image {path} is compressed as {syntax.name}, which nothing installed decodes: "

@@ -50,7 +50,7 @@ def load(split: str, root: Path | None = None) -> list[Example]:
     rows = (read_lines if table.suffix == ".jsonl" else read_table)(table, COLUMNS, OPTIONAL)
     check_groups(rows)
     examples = [read_row(folder, row) for row in rows]
-    warn_of_others(folder.rglob("*"), examples, table.name)
+    warn_of_others(folder, folder.rglob("*"), examples, table.name)
     parts = named_splits(rows, examples) if any("split" in row for row in rows) else drawn_splits(folder, examples)
     for needed in ("train", "test"):
         if not parts[needed]:

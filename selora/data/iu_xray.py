@@ -118,7 +118,8 @@ def read_kaggle(folder: Path) -> list[Example]:
             terms = [term.strip() for term in reports[uid]["MeSH"].split(";")]
             examples.append(Example(name.split(".")[0], images / name, prompt, mesh.findings(terms), study=uid))
     say_left_out(folder, len(listed_files) - len(examples))
-    warn_of_others((path for path in images.glob("*") if path.name not in listed_files), examples, PROJECTIONS)
+    others = (path for path in images.glob("*") if path.name not in listed_files)
+    warn_of_others(images, others, examples, PROJECTIONS)
     return examples
 
 

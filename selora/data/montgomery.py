@@ -50,7 +50,7 @@ def load(split: str, root: Path | None = None) -> list[Example]:
         Example(case, path, compose(*parse(readings[case])), ("normal",) if case.endswith("_0") else ("tuberculosis",))
         for case, path in images.items()
     ]
-    warn_of_others((folder / "CXR_png").iterdir(), examples, "MontgomerySet, as PNG with a reading,")
+    warn_of_others(folder, (folder / "CXR_png").iterdir(), examples, "the set, as PNG with a reading,")
     random.Random(42).shuffle(examples)
     held_out = round(0.2 * len(examples))
     return checked({"train": examples[held_out:], "val": [], "test": examples[:held_out]})[split]

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000, DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
+from pydicom.pixels import get_decoder
+from pydicom.uid import JPEG2000, DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit, RLELossless
 from test_pictures import write_dicom
 
 from selora.data import DataError, DataWarning, open_image
@@ -279,6 +280,17 @@ def test_a_compressed_dicom(kind, tmp_path, plain):
     frame, syntax, samples = COMPRESSED[kind]
     compressed(tmp_path / "a.dcm", frame, syntax, kind, samples)
     assert np.abs(shown(tmp_path / "a.dcm") - plain).max() <= 6
+
+
+def test_a_jpeg_of_12_bits_says_what_to_install(tmp_path):
+    if get_decoder(JPEGExtended12Bit).available_plugins != ("pillow",):
+        pytest.skip("a decoder of 12-bit JPEG is installed")
+    compressed(tmp_path / "a.dcm", JPEG, JPEGExtended12Bit, "MONOCHROME2", 1)
+    data = pydicom.dcmread(tmp_path / "a.dcm")
+    data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
+    data.save_as(tmp_path / "a.dcm")
+    with pytest.raises(DataError, match=r"a.dcm is compressed as JPEG Extended.*pip install 'pylibjpeg"):
+        open_image(tmp_path / "a.dcm", SIZE)
 
 
 def test_rle_and_deflated_dicom(tmp_path, plain):
