@@ -1,6 +1,7 @@
 """Kills the smoke grid at random moments, and compares what it ends with to a grid that was let alone, byte by byte.
 
     python benchmarks/kill_grid.py --kills 200 --folder data/raw/kills
+    python benchmarks/kill_grid.py --kills 3 --datasets montgomery-drr --methods base,lora    # does it work?
 
 Each kill is SIGTERM or SIGKILL, of all processes of `run_all` or of its first alone, whose kernels then end by
 themselves. A grid that is finished is compared, and the next begun. Counts stand in `kills.json` in the folder, so the
@@ -25,10 +26,11 @@ CLOCK = ["train_seconds", "sample_seconds", "peak_memory_mb", "commit"]  # what 
 SETTLING = 30  # seconds that orphaned kernels have to end
 
 
-def start(results: Path) -> subprocess.Popen:
+def start(results: Path, narrowed: dict[str, str]) -> subprocess.Popen:
     """`make run_all PROFILE=smoke` into a folder of its own."""
     results.mkdir(parents=True, exist_ok=True)
-    given = ["-p", "profile", "smoke", "-p", "results", str(results)]
+    parameters = {"profile": "smoke", "results": str(results)} | narrowed
+    given = [word for name, value in parameters.items() for word in ("-p", name, value)]
     command = [sys.executable, "-m", "papermill", NOTEBOOKS / "run_all.ipynb", results / "run_all.ipynb", *given]
     with (results / "log.txt").open("ab") as log:
         return subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
@@ -48,13 +50,23 @@ def kill(process: subprocess.Popen, number: int, whole: bool) -> None:
         member.kill()
 
 
+def contents(path: Path) -> bytes:
+    """A file's bytes; of safetensors the tensors with their names: the order of its metadata is left to chance."""
+    whole = path.read_bytes()
+    if path.suffix != ".safetensors":
+        return whole
+    start = 8 + int.from_bytes(whole[:8], "little")
+    header = {name: entry for name, entry in json.loads(whole[8:start]).items() if name != "__metadata__"}
+    return json.dumps(header, sort_keys=True).encode() + whole[start:]
+
+
 def outcome(results: Path) -> dict[str, bytes]:
     """Weights, images and tables of a grid by name, without what a clock says."""
     folder, found = results / "smoke", {}
     for path in sorted(folder.glob("runs/**/*")):
         if path.is_file() and path.name != ".lock":
             name = path.relative_to(folder).as_posix()
-            found[name] = path.read_bytes()
+            found[name] = contents(path)
             if path.name == "result.json":
                 record = {key: value for key, value in read_json(path).items() if key not in CLOCK}
                 found[name] = json.dumps(record).encode()
@@ -67,12 +79,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "data" / "raw" / "kills")
+    parser.add_argument("--datasets", default="", help="of the grid; without it, all of smoke's")
+    parser.add_argument("--methods", default="", help="of the grid; without it, all of smoke's")
     args = parser.parse_args()
+    narrowed = {"datasets": args.datasets, "methods": args.methods}
     record = args.folder / "kills.json"
     done = read_json(record) if record.exists() else {"kills": 0, "grids": 0, "differing": [], "seconds": None}
     if done["seconds"] is None:
         began = time.monotonic()
-        if start(args.folder / "whole").wait():
+        if start(args.folder / "whole", narrowed).wait():
             sys.exit(f"the grid that is let alone failed: see {args.folder / 'whole' / 'log.txt'}")
         done["seconds"] = time.monotonic() - began
         write_json(record, done)
@@ -80,7 +95,7 @@ def main() -> None:
     while done["kills"] < args.kills or not done.get("last finished"):
         rng = random.Random(done["kills"])
         results = args.folder / f"grid-{done['grids']}"
-        process = start(results)
+        process = start(results, narrowed)
         # a third of a grid at most, so that one is killed several times before it ends
         wait = rng.uniform(0, done["seconds"] / 3) if done["kills"] < args.kills else None
         try:

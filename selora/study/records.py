@@ -11,6 +11,7 @@ from torch import nn
 
 from selora.adapters import kind, ranks, trainable_parameters
 from selora.diffusion import machine
+from selora.diffusion.finite import NotFinite, dead_numbers
 from selora.files import REPOSITORY, write_json
 from selora.study.results import Run
 
@@ -50,7 +51,12 @@ def record(run: Run, settings: dict, trained: dict, measured: dict, replicates: 
         trained: what `loop.train` returned.
         measured: scores of the images and sizes of the networks; replicates: of the scores.
         costs: seconds, memory, and the graphs that torch.compile compiled.
+
+    Raises:
+        NotFinite: for a figure that is not; nothing is written then.
     """
+    if dead := dead_numbers(measured | trained["own"]):
+        raise NotFinite(f"figures of {run.folder} are not finite: {', '.join(dead)}; its samples and weights are kept")
     result = {
         "dataset": run.dataset,
         "method": run.method,

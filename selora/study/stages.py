@@ -19,7 +19,6 @@ from selora.data.pictures import load_images
 from selora.diffusion import machine
 from selora.diffusion.base import load_base, noise_schedule
 from selora.diffusion.draws import look_batches
-from selora.diffusion.finite import NotFinite, dead_numbers
 from selora.diffusion.latents import cached_latents, tokenize
 from selora.diffusion.loop import train
 from selora.diffusion.method import Earlier, Method
@@ -201,8 +200,6 @@ def score_images(run: Run, prepared: Prepared, images: np.ndarray, groups: np.nd
         prepared.pipe.vae, prepared.reference, scored, prepared.others, judges, batch_size, cache
     )
     found, replicates, table = score(images, scored, groups, real, judges)
-    if dead := dead_numbers(found | bounds):
-        raise NotFinite(f"scores of {folder} are not finite: {', '.join(dead)}")
     write_table(table, folder / "scores.csv")
     return found | bounds, replicates
 

@@ -81,9 +81,18 @@ def started(run: Run, cache: Path, kill_at: int = 0):
     return process, count
 
 
+def contents(path: Path) -> bytes:
+    """A file's bytes; of safetensors with the header in order, which safetensors leaves to chance."""
+    whole = path.read_bytes()
+    if path.suffix != ".safetensors":
+        return whole
+    start = 8 + int.from_bytes(whole[:8], "little")
+    return json.dumps(json.loads(whole[8:start]), sort_keys=True).encode() + whole[start:]
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     """All files of a run by name, result.json without what was measured."""
-    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    found = {path.relative_to(folder).as_posix(): contents(path) for path in folder.rglob("*") if path.is_file()}
     result = {key: value for key, value in json.loads(found["result.json"]).items() if key not in MEASURED}
     return found | {"result.json": json.dumps(result).encode()}
 
