@@ -61,18 +61,18 @@ def execute(run: Run, settings: dict) -> None:
         Busy: where another process is making it.
     """
     this = machine.state()
+    prepared = prepare(run, settings)
     with alone(run.folder) if this.is_main_process else nullcontext():
         if this.is_main_process:
             for left in run.folder.glob("*.partial"):  # by a killed process
                 left.unlink()
-        make(run, settings)
+        make(run, settings, prepared)
         this.wait_for_everyone()
 
 
-def make(run: Run, settings: dict) -> None:
+def make(run: Run, settings: dict, prepared: Prepared) -> None:
     """What `execute` does in a folder of its own."""
     this = machine.state()
-    prepared = prepare(run, settings)
     if this.is_main_process:
         write_json(run.folder / "settings.json", settings)
     machine.reset_peak_memory()

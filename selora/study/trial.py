@@ -26,12 +26,12 @@ def try_end(run: Run, pipe: StableDiffusionPipeline, scored: list[Example]) -> N
             f"profile {run.profile.name}: resolution {size} is too small for MS-SSIM, which needs 112 pixels: raise it"
         ) from error
     for path in run.samples([e.id for e in scored]) if machine.state().is_main_process else []:
+        trial = path.with_suffix(".try")  # as long a name; another process may be at work on the samples themselves
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.open("ab").close()  # what an interrupted run left there stays
+            trial.parent.mkdir(parents=True, exist_ok=True)
+            trial.touch()
         except (OSError, ValueError) as error:  # too long; a sign that no name may hold
             raise DataError(
                 f"Sample {path.name} could not be saved ({error}). Give its picture a shorter name."
             ) from error
-        if not path.stat().st_size:
-            path.unlink()
+        trial.unlink(missing_ok=True)
