@@ -39,7 +39,7 @@ def write_log(folder: Path, stage: str, rows: list[list]) -> None:
             others = [line for line in list(csv.reader(file))[1:] if line[0] != stage]
     with path.with_suffix(".tmp").open("w", newline="") as file:
         head = ["stage", "step", "seconds", "loss", "val_loss"]
-        body = sorted([*others, *rows], key=lambda line: line[0], reverse=True)  # the autoencoder's rows first
+        body = [*others, *rows]
         csv.writer(file, lineterminator="\n").writerows([head, *body])
     os.replace(path.with_suffix(".tmp"), path)
     print(*rows[-1], flush=True)

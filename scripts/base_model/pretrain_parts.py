@@ -102,8 +102,12 @@ def write_pipeline(
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(draft)
-    config = draft / "text_encoder/config.json"  # transformers loads in the dtype written here
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+    for config in draft.glob("*/config.json"):
+        told = json.loads(config.read_text())
+        told.pop("_name_or_path", None)  # of this machine
+        if config.parent.name == "text_encoder":
+            told["dtype"] = "float32"  # transformers loads in the dtype written here
+        config.write_text(json.dumps(told, indent=2) + "\n")
     for file in sorted(f for f in draft.rglob("*") if f.is_file()):
         target = folder / file.relative_to(draft)
         target.parent.mkdir(parents=True, exist_ok=True)
