@@ -9,7 +9,7 @@ from pathlib import Path
 from .checks import checked, warn_of_others
 from .example import DataError, Example, check_split
 from .folders import given_folder
-from .tables import read_text, real_text
+from .tables import decoded, real_text
 
 GET_IT = (
     "Get the Montgomery County set from the National Library of Medicine (python -m selora.data.fetch montgomery) "
@@ -70,7 +70,7 @@ def parse(path: Path) -> tuple[str, str, str]:
     """Sex ('M', 'F' or 'O'), age ('27 years', '8 months') and reading of one text file; a reading of several lines
     becomes one. Raises DataError, with the line, where one of them is missing, stands twice or is not understood."""
     found, lines = {}, []
-    text = read_text(path, "text", "it holds a patient's sex, age and reading", what="Reading")
+    text = decoded(path, "text", "it holds a patient's sex, age and reading", what="Reading")
     for number, line in enumerate(re.split("\r\n|\r|\n", text), start=1):
         if header := HEADER.fullmatch(line):
             name = {"gender": "sex"}.get(header[1].lower(), header[1].lower())

@@ -46,7 +46,7 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     (DataWarning) of another separator than the comma, and of a column that is used though its name differs in case,
     spaces or signs.
     """
-    lines = list(io.StringIO(read_text(path, "CSV", f"it needs the columns {', '.join(columns)}"), newline=""))
+    lines = list(io.StringIO(decoded(path, "CSV", f"it needs the columns {', '.join(columns)}"), newline=""))
     head = next((line for line in lines if line.strip(DELIMITERS + ' "\r\n')), "")
     split_by = {d: next(csv.reader([head], delimiter=d, skipinitialspace=True), []) for d in DELIMITERS}
     known = {plain(name) for name in (*columns, *optional)}
@@ -119,7 +119,7 @@ def read_lines(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     nothing. Raises DataError also for a line that is no object with `columns`, and for other values.
     """
     rows, settled = [], {}
-    text = read_text(path, "JSON", "it needs one object a line")
+    text = decoded(path, "JSON", "it needs one object a line")
     # split at line ends alone: texts may hold other signs that Python takes for one
     for number, line in enumerate(re.split("\r\n|\r|\n", text), start=1):
         where = f"line {number} of {path}"
@@ -163,7 +163,7 @@ def cell_of(value: object, name: str, where: str, text_only: bool) -> str:
     raise DataError(f"L{where[1:]} has as {name} {value!r:.60}, which is no text. Put it in quotes.")
 
 
-def read_text(path: Path, kind: str, needs: str, what: str = "Table") -> str:
+def decoded(path: Path, kind: str, needs: str, what: str = "Table") -> str:
     """A text file in UTF-8, or in UTF-16 or UTF-32 with its byte order mark. Raises DataError where it is missing or
     none. what, kind, needs: what it is, should be written as and hold, for the messages."""
     try:
