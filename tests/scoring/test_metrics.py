@@ -76,6 +76,16 @@ def test_precision_recall_density_coverage_as_defined_ball_by_ball():
     assert prdc(torch.from_numpy(a), torch.from_numpy(b)) == pytest.approx(expected)
 
 
+def test_kid_has_the_same_last_digit_whatever_was_drawn_before():
+    a, b = two_sets(0.5)
+    found = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        found.add(kid(a, b))
+        assert torch.initial_seed() == seed
+    assert len(found) == 1
+
+
 def test_kids_standard_error_is_near_its_scatter_over_fresh_samples():
     generator = torch.Generator().manual_seed(0)
     pairs = [
