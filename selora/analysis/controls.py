@@ -12,7 +12,7 @@ from torch import nn
 from selora.analysis.image_sets import ImageSets
 from selora.diffusion.latents import decode, encode
 from selora.scoring.classifier import finding_scores, label_matrix
-from selora.scoring.clip import CLIP, clip_scores
+from selora.scoring.clip import CLIP, contrasts, embed_pairs, scores_of_pairs
 from selora.scoring.encoders import Encoder, features
 from selora.scoring.labels import LABELS, SIDED
 from selora.scoring.metrics import auroc, bootstrap, fid, kid
@@ -132,21 +132,17 @@ def flips(sets: ImageSets, classifier: nn.Module) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["finding", "left", "right", "as they are", "mirrored"])
 
 
-def alignments(sets: ImageSets, clip: CLIP, seed: int = 0) -> pd.DataFrame:
-    """Mean CLIP score of the reference and of each method's images with their own prompts and with each other's.
+def alignments(sets: ImageSets, clip: CLIP) -> pd.DataFrame:
+    """Mean CLIP score of the reference and of each method's images with their own prompts and with all the others'.
 
     Columns: images, right, shuffled, and low and high of the difference's 95 % bootstrap interval.
     """
-    prompts = sets.prompts
-    order = np.random.default_rng(seed).permutation(len(prompts))
-    partner = np.empty_like(order)
-    partner[order] = np.roll(order, 1)  # one long cycle: no image keeps its prompt
     rows = []
     for name, images in {"reference": sets.images[sets.test], **sets.generated}.items():
-        right = clip_scores(clip, images, prompts)
-        wrong = clip_scores(clip, images, [prompts[i] for i in partner])
-        low, high = bootstrap(lambda difference: difference.mean().item(), right - wrong)
-        rows.append((name, right.mean().item(), wrong.mean().item(), low, high))
+        pairs = embed_pairs(clip, images, sets.prompts)
+        right, gap = scores_of_pairs(*pairs), contrasts(*pairs)
+        low, high = bootstrap(lambda difference: difference.mean().item(), gap)
+        rows.append((name, right.mean().item(), (right - gap).mean().item(), low, high))
     return pd.DataFrame(rows, columns=["images", "right", "shuffled", "low", "high"])
 
 

@@ -32,18 +32,34 @@ class CLIP(nn.Module):
             ) from error
 
 
-def clip_scores(clip: CLIP, images: np.ndarray, prompts: Sequence[str], batch_size: int = 32) -> torch.Tensor:
-    """100 x cosine (N,) of images (N, H, W, 3) uint8 and their prompts, not cut off at 0, which would hide how wrong a
-    wrong pair is.
+@torch.no_grad()
+def embed_pairs(
+    clip: CLIP, images: np.ndarray, prompts: Sequence[str], batch_size: int = 32
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings of unit length, (N, D) each, of images (N, H, W, 3) uint8 and of their prompts.
 
     Long text is cut so that its end token stays: CLIP reads the text's features there.
     """
-    scores = []
+    seen, read = [], []
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
         given = clip.processor(
             images=list(images[part]), text=list(prompts[part]), padding=True, truncation=True, return_tensors="pt"
         )
-        found = clip.model(**given.to(clip.model.device))  # its embeddings are of unit length
-        scores.append(100 * (found.image_embeds * found.text_embeds).sum(-1).cpu())
-    return torch.cat(scores)
+        found = clip.model(**given.to(clip.model.device))
+        seen.append(found.image_embeds.cpu())
+        read.append(found.text_embeds.cpu())
+    return torch.cat(seen), torch.cat(read)
+
+
+def scores_of_pairs(images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    """CLIP scores (N,), 100 x cosine of embeddings (N, D) of images and their prompts, not cut off at 0, which would
+    hide how wrong a wrong pair is."""
+    return 100 * (images * texts).sum(-1)
+
+
+def contrasts(images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    """By how much each image's CLIP score with its own prompt exceeds that with another image's, (N,): the mean over
+    all others, which is what shuffling the prompts gives on average. Embeddings (N, D); nan for a single image."""
+    others = 100 * (images * (texts.sum(0) - texts)).sum(-1) / (len(texts) - 1 or float("nan"))
+    return scores_of_pairs(images, texts) - others

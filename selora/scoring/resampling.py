@@ -7,6 +7,8 @@ FID has none: 500 matrix square roots take minutes, and a resample's duplicates 
 most of FID already, so that its interval would not be one of the images' quality.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -55,18 +57,24 @@ def resampled_auroc(scores: torch.Tensor, labels: torch.Tensor, often: torch.Ten
 
 
 def replicates(
-    reference: torch.Tensor, generated: torch.Tensor, clip: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor
+    reference: torch.Tensor,
+    generated: torch.Tensor,
+    by_image: Mapping[str, torch.Tensor],
+    scores: torch.Tensor,
+    labels: torch.Tensor,
 ) -> dict[str, list[float | None]]:
-    """Replicates of KID, CLIP score and mean finding AUROC, to 6 digits; no auroc where there is no finding.
+    """Replicates of KID, of means over images and of the mean finding AUROC, to 6 digits; no auroc where there is no
+    finding.
 
     Args:
         reference, generated: features (N, F).
-        clip: CLIP score of each image (N,).
+        by_image: figures whose mean counts, as the CLIP score: (N,) each.
         scores, labels: (N, L), of the findings that the mean AUROC counts. A replicate leaves out a finding of which
             it drew no image; None stands for one that drew none of any finding.
     """
     often = resamples(len(generated))
-    found = {"kid": resampled_kid(reference, generated, often), "clip": often @ clip.double() / len(clip)}
+    found = {"kid": resampled_kid(reference, generated, often)}
+    found |= {name: often @ values.double() / len(generated) for name, values in by_image.items()}
     if labels.shape[1]:
         areas = [resampled_auroc(*column, often) for column in zip(scores.T, labels.T, strict=True)]
         found["auroc"] = torch.stack(areas).nanmean(0)

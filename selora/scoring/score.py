@@ -15,7 +15,7 @@ from selora.data.example import Example
 from selora.diffusion.checkpoint import hash_tensors, load_checkpoint, save_checkpoint
 from selora.diffusion.latents import decode, encode
 from selora.scoring.classifier import finding_scores, label_matrix, make_classifier
-from selora.scoring.clip import CLIP, clip_scores
+from selora.scoring.clip import CLIP, contrasts, embed_pairs, scores_of_pairs
 from selora.scoring.encoders import Encoder, features, make_encoder
 from selora.scoring.labels import LABELS, counted
 from selora.scoring.metrics import fid, finding_auroc, kid, kid_error, ms_ssim_within, prdc
@@ -49,9 +49,12 @@ def distances(reference: torch.Tensor, generated: torch.Tensor) -> dict:
 
 
 def by_image(images: np.ndarray, examples: Sequence[Example], judges: Judges) -> pd.DataFrame:
-    """One row per image: id, clip (with its own prompt), and the classifier's score of each finding."""
+    """One row per image: id, clip (with its own prompt), clip_contrast (less that with others' prompts), and the
+    classifier's score of each finding."""
+    pairs = embed_pairs(judges.clip, images, [e.prompt for e in examples])
     table = pd.DataFrame(finding_scores(judges.classifier, images).numpy(), columns=LABELS)
-    table.insert(0, "clip", clip_scores(judges.clip, images, [e.prompt for e in examples]).numpy())
+    table.insert(0, "clip_contrast", contrasts(*pairs).numpy())
+    table.insert(0, "clip", scores_of_pairs(*pairs).numpy())
     table.insert(0, "id", [e.id for e in examples])
     return table
 
@@ -63,9 +66,9 @@ def scores_and_labels(table: pd.DataFrame, examples: Sequence[Example]) -> tuple
 
 
 def score_prompts(table: pd.DataFrame, examples: Sequence[Example]) -> dict:
-    """CLIP score and AUROC of each finding, from `by_image`'s table."""
+    """CLIP score, its contrast, and AUROC of each finding, from `by_image`'s table."""
     found = finding_auroc(*scores_and_labels(table, examples), list(LABELS))
-    return {"clip": float(table["clip"].mean()), "findings": found}
+    return {name: float(table[name].mean()) for name in ("clip", "clip_contrast")} | {"findings": found}
 
 
 def score_reference(
@@ -92,7 +95,7 @@ def score_reference(
     digest = hashlib.sha256(reference.tobytes() + others.tobytes() + repr(examples).encode())
     for module in (judges.encoder, judges.clip, judges.classifier, vae):
         digest.update(hash_tensors(module.state_dict()))
-    path = cache / f"reference-{digest.hexdigest()[:16]}.safetensors"
+    path = cache / f"bounds-{digest.hexdigest()[:16]}.safetensors"
     if not path.exists():
         real, other = features(judges.encoder, reference), features(judges.encoder, others)
         rebuilt = decode(vae, encode(vae, reference, batch_size), batch_size)
@@ -130,5 +133,6 @@ def score(
     found = distances(reference, generated) | score_prompts(table, examples)
     columns = [LABELS.index(record["finding"]) for record in counted(found["findings"])]
     scores, labels = (values[:, columns] for values in scores_and_labels(table, examples))
-    drawn = replicates(reference, generated, torch.from_numpy(table["clip"].to_numpy(copy=True)), scores, labels)
+    by_prompt = {name: torch.from_numpy(table[name].to_numpy(copy=True)) for name in ("clip", "clip_contrast")}
+    drawn = replicates(reference, generated, by_prompt, scores, labels)
     return found | {"ms_ssim": ms_ssim_within(groups), "n": len(images)}, drawn, table

@@ -11,7 +11,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 from selora.data import Example, load_examples, open_image
 from selora.files import REPOSITORY
-from selora.scoring.clip import CLIP, clip_scores
+from selora.scoring.clip import CLIP, contrasts, embed_pairs, scores_of_pairs
 
 FOLDER = REPOSITORY / "data" / "mini-clip"
 
@@ -96,8 +96,20 @@ def test_scores_are_those_of_torchmetrics(model, processor):
         metric.update(torch.from_numpy(image).permute(2, 0, 1), prompt)
         expected.append(metric.score.item())
     assert min(expected) < 0 < max(expected)
-    found = clip_scores(CLIP("data/mini-clip"), images, prompts, batch_size=3)
+    found = scores_of_pairs(*embed_pairs(CLIP("data/mini-clip"), images, prompts, batch_size=3))
     assert found.tolist() == pytest.approx(expected, rel=0, abs=1e-5)
+
+
+def test_contrast_is_the_mean_over_all_shuffles():
+    images, texts = torch.nn.functional.normalize(
+        torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
+    found = contrasts(images, texts)
+    for i in range(4):
+        others = [100 * (images[i] @ texts[j]).item() for j in range(4) if j != i]
+        assert found[i].item() == pytest.approx(100 * (images[i] @ texts[i]).item() - np.mean(others), abs=1e-4)
+    assert contrasts(images, texts[:1].expand(4, -1)).tolist() == pytest.approx([0] * 4, abs=1e-4)
+    assert contrasts(images[:1], texts[:1]).isnan().all()
 
 
 def test_recall_against_rows_counted_by_hand(train_clip):

@@ -164,15 +164,15 @@ def test_replicates_leave_out_findings_that_were_not_drawn():
     labels = torch.zeros(12, 2, dtype=torch.bool)
     labels[:6, 0] = labels[11, 1] = True
     features = torch.randn(2, 12, 6, generator=generator)
-    found, often = replicates(*features, clip, scores, labels), resamples(12)
+    found, often = replicates(*features, {"clip": clip}, scores, labels), resamples(12)
     assert {name: len(drawn) for name, drawn in found.items()} == {"kid": DRAWS, "clip": DRAWS, "auroc": DRAWS}
     lacking = int((often[:, 11] == 0).nonzero()[0])
     alone = resampled_auroc(scores[:, 0], labels[:, 0], often)[lacking].item()
     assert found["auroc"][lacking] == pytest.approx(alone, rel=1e-5)
     drawn = torch.arange(12).repeat_interleave(often[3].long())
     assert found["clip"][3] == pytest.approx(clip[drawn].mean().item(), rel=1e-5)
-    assert replicates(*features, clip, scores[:, 1:], labels[:, 1:])["auroc"][lacking] is None
-    assert "auroc" not in replicates(*features, clip, scores[:, :0], labels[:, :0])
+    assert replicates(*features, {}, scores[:, 1:], labels[:, 1:])["auroc"][lacking] is None
+    assert "auroc" not in replicates(*features, {}, scores[:, :0], labels[:, :0])
 
 
 def test_findings_that_few_images_have_get_no_figure():

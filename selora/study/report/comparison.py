@@ -38,6 +38,15 @@ def difference(runs: pd.DataFrame, others: pd.DataFrame, name: str) -> tuple[flo
     return (pairs[name] - pairs[f"{name}_other"]).mean(), low, high
 
 
+def mean_interval(runs: pd.DataFrame, name: str) -> tuple[float, float, float]:
+    """Mean over seeds of a figure of one method on one data set, and low and high of its 95 % interval over images
+    within seeds; all nan where no run has the figure."""
+    if name not in runs or runs[name].isna().all():
+        return np.nan, np.nan, np.nan
+    drawn = np.mean([resampled(run, name) for run in runs.bootstrap], axis=0)
+    return runs[name].mean(), *np.quantile(drawn, [0.025, 0.975])
+
+
 def marks(runs: pd.DataFrame, name: str) -> dict[str, str]:
     """'best', 'tied' or '' for the methods of one data set's runs; the base and full fine-tuning have no mark, nor have
     methods with fewer seeds than others, whose mean is luckier.

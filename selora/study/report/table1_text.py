@@ -8,6 +8,7 @@ from selora.diffusion.solvers import SOLVERS
 from selora.scoring.labels import mean_auroc
 from selora.study import paper
 from selora.study.profiles import Profile
+from selora.study.report.comparison import mean_interval
 
 HEADER = [
     "data set", "method", "seeds", "FID ↓", "KID x 1000 ↓", "KID x 1000 less LoRA's [95 %]", "CLIP score ↑",
@@ -79,6 +80,19 @@ def paper_body() -> list[list[str]]:
     return lines
 
 
+def heard(runs: pd.DataFrame) -> str:
+    """Whether the CLIP score tells a generated picture's own prompt from the others', by data set."""
+    said = []
+    for dataset, own in runs.groupby("dataset", sort=False):
+        value, low, high = mean_interval(own[own.method == "lora"], "clip_contrast")
+        if not pd.isna(value):
+            reference = own.iloc[0]["reference"]["clip_contrast"]
+            said.append(f"{value:+.1f} [{low:.1f}, {high:.1f}] on {dataset} (reference images {reference:+.1f})")
+    if not said:
+        return ""
+    return f"Own prompt less all others', LoRA's images, same kind of interval: {', '.join(said)}. "
+
+
 def caption(runs: pd.DataFrame) -> str:
     """What a reader must know to read Table 1."""
     settings = runs.iloc[0]["settings"]
@@ -99,9 +113,10 @@ def caption(runs: pd.DataFrame) -> str:
         "few images is mostly bias, to be read beside its floor (as many other images of the same set), and has "
         "neither interval nor mark; KID is unbiased and the primary figure. "
         f"CLIP score by {settings['clip']}{trained_here}: 100 x cosine, with an arbitrary zero, so to be read against "
-        "its value on the reference images (the floor's row). Finding AUROC: mean over the findings that 8 or more of "
-        "the prompts have, of a classifier's scores against what the prompts say; 0.5 is chance. U-Net and text "
-        "encoder: trainable parameters of the weights scored, as a share of adapter and base together. "
+        f"its value on the reference images (the floor's row). {heard(runs)}"
+        "Finding AUROC: mean over the findings that 8 or more of the prompts have, of a classifier's scores against "
+        "what the prompts say; 0.5 is chance. U-Net and text encoder: trainable parameters of the weights scored, as a "
+        "share of adapter and base together. "
         "Training: seconds by the clock, whatever else the machine was doing. "
         "Peak memory: of the whole run, sampling and scoring included. "
         f"Base model: {settings['base_model']}. Runs made at commit {', '.join(sorted(set(runs.commit)))}."

@@ -72,6 +72,21 @@ def test_means_deviations_and_order(folder):
     assert np.isnan(table.set_index("method").loc["base"].kid_std)
 
 
+def test_the_caption_says_whether_prompts_are_told_apart(compared):
+    write_table1(compared)
+    assert "Own prompt less all others'" not in (compared / "table1.md").read_text()  # records of before
+    for seed in range(3):
+        path = compared / "runs" / "iu-drr" / "lora" / f"seed{seed}" / "result.json"
+        drawn = {"kid": [0.5] * 40, "clip_contrast": (np.arange(40) / 10 + seed).tolist()}
+        result = json.loads(path.read_text()) | {"clip_contrast": 2.0 + seed, "bootstrap": drawn}
+        result["reference"]["clip_contrast"] = 19.0
+        write_json(path, result)
+    write_table1(compared)
+    assert "images, same kind of interval: +3.0 [1.1, 4.8] on iu-drr (reference images +19.0)" in (
+        (compared / "table1.md").read_text()
+    )
+
+
 def test_the_caption_names_what_a_reader_must_know(folder):
     write_table1(folder)
     text = (folder / "table1.md").read_text()
