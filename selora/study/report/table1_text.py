@@ -84,9 +84,10 @@ def heard(runs: pd.DataFrame) -> str:
     """Whether the CLIP score tells a generated picture's own prompt from the others', by data set."""
     said = []
     for dataset, own in runs.groupby("dataset", sort=False):
-        value, low, high = mean_interval(own[own.method == "lora"], "clip_contrast")
+        lora = own[own.method == "lora"]
+        value, low, high = mean_interval(lora, "clip_contrast")
         if not pd.isna(value):
-            reference = own.iloc[0]["reference"]["clip_contrast"]
+            reference = lora.iloc[0]["reference"]["clip_contrast"]
             said.append(f"{value:+.1f} [{low:.1f}, {high:.1f}] on {dataset} (reference images {reference:+.1f})")
     if not said:
         return ""
