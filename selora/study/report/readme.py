@@ -102,8 +102,8 @@ def caption(runs: pd.DataFrame) -> str:
         f"{settings['guidance_scale']}, {settings['sampling_steps']} sampling steps, commit "
         f"{', '.join(sorted(set(runs.commit)))}. KID is of {settings['encoder']} features, not Inception; finding "
         "AUROC is the mean over findings of the classifier's on the generated pictures against what their prompts say, "
-        "0.5 is chance. *Autoencoder limit*: the reference images through the base's autoencoder. *Real vs real*: as many "
-        "other images of the set, both sides rendered here."
+        "0.5 is chance. *Autoencoder limit*: the reference images through the base's autoencoder. *Real vs real*: as "
+        "many other images of the set, both sides rendered here."
     )
 
 
