@@ -1,7 +1,7 @@
-"""Pictures in rows, the colours of all figures, how panels are titled, and how every figure is saved."""
+"""Pictures in rows, the colours of all figures, how panels are titled, and what every figure is saved as."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from io import BytesIO
 from textwrap import fill
 
 import matplotlib.pyplot as plt
@@ -16,6 +16,7 @@ sns.set_palette(COLOURS)
 
 WIDEST = 8  # pictures side by side; further columns go below
 TALL = 9  # rows from which on pictures are drawn smaller
+DOTS = 130  # an inch of a figure
 LETTERS = 28  # of a line of a caption
 LONGEST = 420  # letters of a caption: some more than the 77 tokens that a model reads
 
@@ -64,9 +65,9 @@ def titled(grid: sns.FacetGrid, title: str = "") -> Figure:
     return grid.figure
 
 
-def save_figure(figure: Figure, folder: Path, name: str) -> Figure:
-    """Write a figure to `folder/figures/name.png` and hand it back, for the notebook to show."""
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "figures" / f"{name}.png", dpi=130)
-    plt.close(figure)  # else a notebook shows it a second time
-    return figure
+def as_png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG; the figure is closed, else a notebook would show it a second time."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS)
+    plt.close(figure)
+    return buffer.getvalue()

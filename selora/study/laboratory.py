@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from IPython import get_ipython
+from IPython.display import Image as ShownImage
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from PIL import Image
@@ -27,6 +27,7 @@ from selora.study.notebooks import check_parameters
 from selora.study.profiles import Profile, check_choices, load_profile
 from selora.study.published import PUBLISHED, banner, said_time
 from selora.study.results import Run
+from selora.study.shown import shown_figure, shown_file
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # text progress bars need no widgets
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # PEFT's use of transformers
@@ -136,7 +137,7 @@ class Study:
         path = self.folder / "figures" / f"{figure}.webp"
         if path.is_file():
             print(f"{path.name}, as it was published:")
-            display(Image.open(path))
+            display(shown_file(path))
         else:
             print(f"{path.name} is not among the published figures")
 
@@ -179,7 +180,7 @@ class Study:
         """What a data set's own images are called: only radiographs of people are 'real'."""
         return "reference,\nrendered" if dataset.endswith("-drr") else "real"
 
-    def loss_curves(self, methods: list[str], figure: str) -> Figure:
+    def loss_curves(self, methods: list[str], figure: str) -> ShownImage:
         """Training and validation loss of some methods on all data sets, where they were run."""
         histories = {
             f"{method}, {dataset}": self.named(dataset, method).table("history")
@@ -207,12 +208,9 @@ class Study:
             raise FileNotFoundError(f"{method} was not run on {dataset}: run its notebook, or make run_all, first")
         return pd.concat(tables, names=["seed"]).reset_index("seed")
 
-    def save(self, figure: Figure, name: str) -> Figure:
-        """Write a figure into the results' folder, unless that is a published one, and hand it back."""
-        if self.published:
-            plt.close(figure)
-            return figure
-        return pictures.save_figure(figure, self.folder, name)
+    def save(self, figure: Figure, name: str) -> ShownImage:
+        """Write a figure into the results' folder, unless that is a published one, and hand it back to be shown."""
+        return shown_figure(figure, name, None if self.published else self.folder)
 
 
 def open_study(

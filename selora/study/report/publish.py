@@ -100,7 +100,7 @@ def without_pictures(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
+            if "image/png" in output.get("data", {}):  # its metadata names the file that it is
                 del output["data"]["image/png"]
     return book
 
