@@ -9,15 +9,15 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from PIL import Image
 
-# Okabe and Ito's colours, which colour-blind eyes tell apart, and with them a sign for each, for prints in grey
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+# Okabe and Ito's colours, which colour-blind eyes tell apart (grey for their yellow, which white paper swallows), and
+# with them a sign for each, for prints in grey
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 sns.set_palette(COLOURS)
 
 WIDEST = 8  # pictures side by side; further columns go below
-TALL = 9  # rows from which on pictures are drawn smaller
 DOTS = 130  # an inch of a figure
-LETTERS = 28  # of a line of a caption
+LETTERS = 16  # of a line of a caption, to an inch
 LONGEST = 420  # letters of a caption: some more than the 77 tokens that a model reads
 
 
@@ -34,9 +34,10 @@ def image_grid(
     count = max(len(images) for images in rows.values())
     width = min(count, WIDEST)
     bands = [range(start, min(start + width, count)) for start in range(0, count, width)]
-    texts = [fill(text if len(text) < LONGEST else text[: LONGEST - 3] + "...", LETTERS) for text in captions]
+    side = min(1.7, max(1.0, 15 / (len(rows) * len(bands))))  # of a picture, in inches
+    whole = [text if len(text) < LONGEST else text[: LONGEST - 3] + "..." for text in captions]
+    texts = [fill(text, round(LETTERS * side)) for text in whole]
     room = 0.1 * max((1 + text.count("\n") for text in texts), default=0) * len(bands)  # of the captions, in inches
-    side = 1.7 if len(rows) * len(bands) < TALL else 1.25
     height = (side + 0.1 + 0.15 * bool(notes)) * len(rows) * len(bands) + room + 0.5
     figure, axes = plt.subplots(
         len(rows) * len(bands), width, figsize=(side * width + 0.4, height), squeeze=False, layout="constrained"

@@ -103,6 +103,9 @@ def rank_kinds(methods: Mapping[str, pd.DataFrame], title: str) -> Figure:
         own = means[means.network == network]
         shared = dict(x="rank", y="kind", hue="method", order=order, hue_order=list(methods), ax=axis)
         sns.barplot(own, **shared, errorbar=None, alpha=0.5, legend=axis is axes[0, 0])
+        for bars, hatch in zip(axis.containers, ("", "////"), strict=False):  # for prints in grey
+            for bar in bars:
+                bar.set_hatch(hatch)
         sns.stripplot(own, **shared, dodge=True, jitter=False, size=3, linewidth=0.5, edgecolor="black", legend=False)
         for line in boundaries(order):
             axis.axhline(line - 0.5, color="0.6", linewidth=0.8)
@@ -233,5 +236,7 @@ def ablation_curves(table: pd.DataFrame) -> Figure:
         for color, (_, rows) in zip(COLOURS, long[long.panel == name].groupby("dataset", sort=False), strict=False):
             if name != time:
                 axis.scatter(rows.threshold, rows.value, s=10, color=color, alpha=0.6, linewidth=0)
+        if "parameters" in name or "rank" in name:
+            axis.set_yscale("log")
     grid.set(xlabel="λ", ylabel="").tick_params(labelsize=8)
     return titled(grid)

@@ -1,6 +1,7 @@
 """Figures of runs: their losses, and how they compare."""
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -9,13 +10,15 @@ from matplotlib.figure import Figure
 
 from selora.figures.pictures import COLOURS, MARKERS
 
+LINES = ("-", "--", ":", "-.")
+
 
 def loss_curves(histories: Mapping[str, pd.DataFrame], window: int = 20) -> Figure:
     """Training loss (moving mean over `window` steps) and validation loss of some runs, by title."""
     figure, axis = plt.subplots(figsize=(7, 3.5), layout="constrained")
-    for color, marker, (title, history) in zip(COLOURS, MARKERS, histories.items(), strict=False):
+    for color, marker, line, (title, history) in zip(COLOURS, MARKERS, cycle(LINES), histories.items(), strict=False):
         smooth = history.train_loss.rolling(window, min_periods=1).mean()
-        axis.plot(history.step, smooth, color=color, alpha=0.6, label=f"{title}, training")
+        axis.plot(history.step, smooth, color=color, linestyle=line, alpha=0.7, label=f"{title}, training")
         measured = history.dropna(subset="val_loss")
         if len(measured):  # a set without validation images has no such curve
             axis.plot(
