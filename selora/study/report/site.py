@@ -126,7 +126,7 @@ def figure_file(results: Path, name: str) -> Path | None:
 def picture(file: Path, words: str, page: str) -> str:
     """A figure as HTML, to be shown on a page."""
     alt = html.escape(f"{words} ({file.stem})", quote=True)
-    return f'<img src="{relpath(f"_static/figures/{file.name}", Path(page).parent)}" alt="{alt}" loading="lazy">'
+    return f'<img src="{relpath(f"_static/figures/{file.name}", Path(page).parent)}" alt="{alt}">'
 
 
 def relinked(text: str, path: Path, page: str, pages: Mapping[Path, str], source: Path) -> str:
