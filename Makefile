@@ -1,7 +1,7 @@
 # make env       the virtual environment in .venv (every other target makes it first)
 # make run_all   the whole study; PROFILE=smoke|quick|mini picks its size, DATASETS= and METHODS= narrow it
 # make publish   copies the tables, figures and records of PROFILE to results/published
-# make site      a site of PROFILE's results, notebooks and documents, in site/
+# make site      a site of PROFILE's results, notebooks and documents, in site/; COURSE=1 executes the course first
 # make test      the tests
 # make lint      the style, and the rules on imports in pyproject.toml
 PROFILE ?= $(or $(SELORA_PROFILE),quick)
@@ -47,7 +47,7 @@ publish: env
 	@touch $@
 
 site: .venv/.site
-	.venv/bin/python -m selora.study.report.site $(PROFILE)
+	.venv/bin/python -m selora.study.report.site $(PROFILE) $(if $(COURSE),--course)
 
 test: env
 	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -1,4 +1,4 @@
-"""The site: python -m selora.study.report.site quick [--to FOLDER]
+"""The site: python -m selora.study.report.site quick [--course] [--to FOLDER]
 
 A profile's results (one's own where they are finished, else the published ones), its executed notebooks, the course and
 the pages of `docs/`, as a folder of static pages that a server or GitHub Pages can hand out. It needs the extra `site`.
@@ -15,10 +15,12 @@ from os.path import relpath
 from pathlib import Path
 
 import nbformat
+import papermill
 
-from selora.files import NOTEBOOKS, REPOSITORY, RESULTS, write_text
+from selora.files import NOTEBOOKS, REPOSITORY, RESULTS, replacing, write_text
 from selora.study.report.site_pages import front_page, run_pages
 
+COURSE = RESULTS / "course"  # its executed chapters
 PARTS = REPOSITORY / "docs" / "site"  # Sphinx's configuration, style and script
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s#]+)(#[^()\s]*)?\)")
 
@@ -82,9 +84,26 @@ def site_pages(results: Path) -> dict[Path, str]:
 
 
 def executed(path: Path, results: Path) -> Path:
-    """A notebook's executed copy, where a profile has one."""
-    copy = results / "notebooks" / path.relative_to(NOTEBOOKS)
+    """A notebook's executed copy: a profile's, of a chapter of the course the one that `execute_course` made."""
+    copy = COURSE / path.name if path.parent.name == "course" else results / "notebooks" / path.name
     return copy if copy.exists() else path
+
+
+def execute_course() -> None:
+    """Execute the chapters of the course whose executed copy is missing or older than they are: minutes each.
+
+    Raises:
+        RuntimeError: at the first that fails, with its name and its error.
+    """
+    for path in sorted(NOTEBOOKS.glob("course/*.ipynb")):
+        copy = COURSE / path.name
+        if not copy.exists() or copy.stat().st_mtime < path.stat().st_mtime:
+            COURSE.mkdir(parents=True, exist_ok=True)
+            try:
+                with replacing(copy) as partial:
+                    papermill.execute_notebook(path, partial, progress_bar=False, cwd=path.parent)
+            except papermill.PapermillExecutionError as error:
+                raise RuntimeError(f"{path.name} failed with {error.ename}: {error.evalue}") from None
 
 
 def shown_book(book: nbformat.NotebookNode, results: Path, page: str) -> nbformat.NotebookNode:
@@ -172,6 +191,7 @@ def main() -> None:
     """Make the site of the profile that the command names."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("profile", help="whose results")
+    parser.add_argument("--course", action="store_true", help="execute the course's chapters first: minutes each")
     parser.add_argument("--to", type=Path, default=REPOSITORY / "site", help="the folder of the site; default: site")
     given = parser.parse_args()
     own, published = RESULTS / given.profile, RESULTS / "published" / given.profile
@@ -179,6 +199,8 @@ def main() -> None:
     if not (results / "table1.csv").exists():
         sys.exit(f"selora: no results of profile {given.profile}: make run_all first")
     try:
+        if given.course:
+            execute_course()
         build_site(results, given.to)
     except (ImportError, RuntimeError) as error:
         sys.exit(f"selora: {error}")

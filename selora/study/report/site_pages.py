@@ -122,7 +122,12 @@ def run_pages(results: Path) -> dict[str, str]:
             links = [f'<a href="../_static/{place}/{path.name}" download>{path.name}</a>' for path in files]
             numbers = {name: getattr(run, name) for name in SHOWN if getattr(run, name, None) is not None}
             lines += [f"## Seed {run.seed}", "", f"Commit {run.commit}, {run.device}. Files: {', '.join(links)}.", ""]
-            lines += ["| score | value |", "| --- | --- |", *(f"| {name} | {value:,.6g} |" for name, value in numbers.items()), ""]
+            lines += [
+                "| score | value |",
+                "| --- | --- |",
+                *(f"| {name} | {value:,.6g} |" for name, value in numbers.items()),
+                "",
+            ]
             settings = read_json(folder / "settings.json") if (folder / "settings.json").exists() else run.settings
             lines += ["What determined it:", "", "| setting | value |", "| --- | --- |"]
             lines += [f"| {name} | `{value}` |" for name, value in settings.items()]
