@@ -1,9 +1,10 @@
 # make env       the virtual environment in .venv (every other target makes it first)
 # make run_all   the whole study; PROFILE=smoke|quick|mini picks its size, DATASETS= and METHODS= narrow it
 # make publish   copies the tables, figures and records of PROFILE to results/published
+# make site      a site of PROFILE's results, notebooks and documents, in site/; COURSE=1 executes the course first
 # make test      the tests
 # make lint      the style, and the rules on imports in pyproject.toml
-PROFILE ?= quick
+PROFILE ?= $(or $(SELORA_PROFILE),quick)
 PYTHON ?= python3
 export HF_HUB_OFFLINE ?= 1
 export TRANSFORMERS_VERBOSITY ?= error
@@ -11,7 +12,7 @@ export TRANSFORMERS_VERBOSITY ?= error
 export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 
-.PHONY: env run_all publish test lint clean
+.PHONY: env run_all publish site test lint clean
 env: .venv/.ready
 
 # The locks are those of .[study,test]; from pyproject.toml itself `pip install .` takes what the method alone needs.
@@ -38,6 +39,15 @@ run_all: env
 
 publish: env
 	.venv/bin/python -m selora.study.report.publish $(PROFILE)
+
+# Sphinx and its parts are no part of the locks: only the site needs them.
+.venv/.site: .venv/.ready
+	@if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python .venv/bin/python -e '.[site]'; \
+	    else .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[site]'; fi
+	@touch $@
+
+site: .venv/.site
+	.venv/bin/python -m selora.study.report.site $(PROFILE) $(if $(COURSE),--course)
 
 test: env
 	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

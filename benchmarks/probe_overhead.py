@@ -1,9 +1,9 @@
 """What a test of all layers costs: step times of plain LoRA, of SeLoRA without and with a probe, and of two passes.
 
-    python benchmarks/probe_overhead.py --steps 30
+    python benchmarks/probe_overhead.py --steps 40
 
 All four run in one process on the same networks at the same ranks, in turn and in changing order, so that a drift of
-the machine cancels. Figures are medians of whole training steps, as ratios to plain LoRA; nothing ever grows.
+the machine cancels. Numbers are medians of whole training steps, as ratios to plain LoRA; nothing ever grows.
 
 The released code of the paper tests a layer by a second pass: it enlarges every layer by its candidate, runs a second
 forward and backward of the batch, and compares the squared gradients of that pass with those of the first. 'two passes'

@@ -47,13 +47,13 @@ DEGRADATIONS: dict[str, tuple[Callable[[np.ndarray, float], np.ndarray], Sequenc
 def degradations(reference: torch.Tensor, others: np.ndarray, encoder: Encoder) -> pd.DataFrame:
     """FID and KID of the reference's features (N, F) against other images of the same set, degraded more and more.
 
-    Strength 0, the images as they are, is the floor. Columns: degradation, strength, level (0 is none), fid, kid.
+    Strength 0, the images as they are, is real vs real. Columns: degradation, strength, level (0 is none), fid, kid.
     """
     plain = features(encoder, others)
-    floor = fid(reference, plain), kid(reference, plain)
+    undamaged = fid(reference, plain), kid(reference, plain)
     rows = []
     for name, (degrade, strengths) in DEGRADATIONS.items():
-        rows.append((name, 0.0, 0, *floor))
+        rows.append((name, 0.0, 0, *undamaged))
         for level, strength in enumerate(strengths, start=1):
             found = features(encoder, degrade(others, strength))
             rows.append((name, strength, level, fid(reference, found), kid(reference, found)))
@@ -82,21 +82,23 @@ def bias_curve(reference: torch.Tensor, sizes: Sequence[int], draws: int, seed: 
 def ladder(
     sets: ImageSets, found: torch.Tensor, other_set: torch.Tensor, encoder: Encoder, vae: AutoencoderKL
 ) -> pd.DataFrame:
-    """`score.distances` of everything there is against the reference images, best first in expectation.
+    """`score.distances` of everything there is against the reference images, best first in expectation; the methods'
+    are those that their runs recorded.
 
     Args:
         found: features (N, F) of all images of the set; other_set: of another data set.
-        vae: the base's autoencoder, for the ceiling.
+        vae: the base's autoencoder, for its limit.
     """
     reference = found[sets.test]
     rebuilt = decode(vae, encode(vae, sets.images[sets.test], 25), 25)
     rungs = {
-        "floor: other images of the set": found[sets.others],
-        "ceiling: its images through the autoencoder": features(encoder, rebuilt),
-        **{method: features(encoder, images) for method, images in sets.generated.items()},
-        "the other data set": other_set,
+        "real vs real: other images of the set": distances(reference, found[sets.others]),
+        "autoencoder limit: its images through the autoencoder": distances(reference, features(encoder, rebuilt)),
     }
-    return pd.DataFrame({name: distances(reference, rung) for name, rung in rungs.items()}).T
+    rungs |= {
+        method: {name: run.get(name) for name in next(iter(rungs.values()))} for method, run in sets.results.items()
+    }
+    return pd.DataFrame(rungs | {"the other data set": distances(reference, other_set)}).T
 
 
 def findings_table(sets: ImageSets) -> pd.DataFrame:

@@ -23,8 +23,8 @@ class ImageSets:
     images: np.ndarray
     test: np.ndarray  # of the scored images: the reference
     train: np.ndarray
-    others: np.ndarray  # as many training images, drawn at random: the floor
-    generated: dict[str, np.ndarray]  # images (n, H, W, 3) uint8 for the scored images' prompts
+    others: np.ndarray  # as many training images, drawn at random: real vs real
+    generated: dict[str, np.ndarray]  # images (n, H, W, 3) uint8 for the scored images' prompts, where all are there
     results: dict[str, dict]  # what stands in result.json
 
     @property
@@ -34,7 +34,8 @@ class ImageSets:
 
 
 def load_image_sets(profile: Profile, dataset: str, results: Path) -> ImageSets:
-    """A data set, and the finished runs on it; methods without one are left out."""
+    """A data set, and the finished runs on it; methods without one are left out, and where samples are missing (few are
+    published) that is said."""
     most = MOST * profile.images
     splits = {split: load_examples(dataset, split, profile.data_root)[:most] for split in SPLITS}
     examples = [example for found in splits.values() for example in found]
@@ -47,6 +48,9 @@ def load_image_sets(profile: Profile, dataset: str, results: Path) -> ImageSets:
         if run.done:
             records[method] = run.result()
             files = run.samples([e.id for e in scored])
-            generated[method] = load_images([Example(f.stem, f, "", ()) for f in files], profile.resolution)
+            if missing := sum(not file.is_file() for file in files):
+                print(f"{dataset}, {method}: {missing} of {len(files)} samples are not here; its record alone is read")
+            else:
+                generated[method] = load_images([Example(f.stem, f, "", ()) for f in files], profile.resolution)
     images = load_images(examples, profile.resolution)
     return ImageSets(examples, images, np.array(test), np.array(train), np.array(other), generated, records)

@@ -108,7 +108,6 @@ def counts() -> pd.DataFrame:
             ("AdaLoRA r 6: % (printed as r 4, of the other network)", per_cent(network, size(6, released_layers, True)),
              printed["others"]),
             ("SeLoRA: mean rank that the printed % implies", mean, None),
-            ("SeLoRA: % at that rank (printed of the other network)", per_cent(network, at_mean), printed["SeLoRA"]),
             ("SeLoRA: % fewer parameters than LoRA r 4", 100 * (1 - at_mean / lora), None),
         ):  # fmt: skip
             rows.append({"what": what, "network": network, "ours": ours, "paper": paper})

@@ -183,15 +183,18 @@ def run_variants(profile: Profile, record: Path) -> pd.DataFrame:
         columns = pd.DataFrame(records).round({"fi_ratio": 6}).to_dict("list")
         found[name] = {"variant": asdict(variant), "parameters": sizes, "records": columns}
         write_text(record, json.dumps(done) + "\n")
-    return pd.concat(
-        [
-            pd.DataFrame(found[name]["records"]).assign(
-                variant=name, parameters=lambda rows, name=name: rows.network.map(found[name]["parameters"])
-            )
-            for name in VARIANTS
-        ],
-        ignore_index=True,
-    )
+    return read_variants(record)
+
+
+def read_variants(record: Path) -> pd.DataFrame | None:
+    """What `run_variants` left in a file; None where there is no such file."""
+    if not record.exists():
+        return None
+    tables = []
+    for name, variant in read_json(record)["variants"].items():
+        table = pd.DataFrame(variant["records"])
+        tables.append(table.assign(variant=name, parameters=table.network.map(variant["parameters"])))
+    return pd.concat(tables, ignore_index=True)
 
 
 def final_ranks(records: pd.DataFrame, network: str) -> pd.DataFrame:
@@ -224,6 +227,19 @@ def mean_rank_rows(records: pd.DataFrame) -> pd.DataFrame:
     means = last.groupby(["variant", "network"], sort=False)["rank"].mean().rename("ours").reset_index()
     what = "short training, " + means.variant + ": mean rank"
     return means.assign(what=what, paper=None)[["what", "network", "ours", "paper"]]
+
+
+def directions(audits: Mapping[str, Path]) -> pd.DataFrame:
+    """By how much each variant's mean rank is above that of ours in some profiles' audit.csv, a column for each network
+    and profile; no columns where no such file is."""
+    found = {}
+    for profile, path in audits.items():
+        if path.exists():
+            table = pd.read_csv(path)
+            own = table[table.what.str.startswith("short training, ")]
+            ranks = own.assign(variant=own.what.str[16:-11]).pivot(index="variant", columns="network", values="ours")
+            found |= {(network, profile): column - column["ours"] for network, column in ranks.items()}
+    return pd.DataFrame(found).sort_index(axis=1).reindex([name for name in VARIANTS if name != "ours"])
 
 
 def rank_strips(records: pd.DataFrame, title: str) -> Figure:

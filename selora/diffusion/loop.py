@@ -89,7 +89,7 @@ def train(
     Returns:
         'history' (one row per step: step, epoch, train_loss, and val_loss where measured),
         'expansions' (the method's records), 'best_step', 'best_loss', 'train_seconds' over all sittings, and 'own' (the
-        method's figures).
+        method's numbers).
 
     Raises:
         ValueError: for a batch that cannot be cut into equal parts, or must not be.

@@ -70,7 +70,7 @@ class Method:
         """Take back what `state` gave; called after `start` on a resumed run."""
 
     def finish(self, networks: Mapping[str, nn.Module], validate: Callable[[], float]) -> dict:
-        """Turn the best weights into those that are scored and saved; returns figures for the run's record.
+        """Turn the best weights into those that are scored and saved; returns numbers for the run's record.
 
         Args:
             validate: the denoising loss of the networks as they are, over the validation images (over some training

@@ -9,9 +9,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from selora.figures.pictures import titled
+from selora.figures.pictures import COLOURS, MARKERS, titled
 
 PLACES = ("down_blocks", "mid_block", "up_blocks")  # in the order of the signal; a U-Net's own list has mid_block last
 NETWORKS = {"text_encoder": "text encoder", "unet": "U-Net"}
@@ -50,11 +51,11 @@ def by_place(ranks: pd.DataFrame) -> pd.DataFrame:
     return mean.pivot(index="kind", columns="place", values="rank").reindex(order)
 
 
-def draw_map(axis: Axes, table: pd.DataFrame, largest: float, annotate: bool) -> None:
+def draw_map(axis: Axes, table: pd.DataFrame, scale: Normalize, annotate: bool) -> None:
     """A heat map of `by_place`, with a line between attention to itself, to the text, and the rest."""
     whole = (table.stack().dropna() % 1 == 0).all()  # one seed
     sns.heatmap(
-        table, ax=axis, cmap="viridis", vmin=1, vmax=max(2, largest), annot=annotate, fmt=".0f" if whole else ".1f",
+        table, ax=axis, cmap="viridis", norm=scale, annot=annotate, fmt=".0f" if whole else ".1f",
         annot_kws={"fontsize": 7}, cbar=False, linewidths=0.3,
     )  # fmt: skip
     for line in boundaries(table.index):
@@ -72,7 +73,7 @@ def rank_map(ranks: pd.DataFrame, title: str) -> Figure:
         gridspec_kw={"height_ratios": [len(m) for m in maps.values()]}, squeeze=False,
     )  # fmt: skip
     for axis, (network, table) in zip(axes[:, 0], maps.items(), strict=True):
-        draw_map(axis, table, largest, annotate=True)
+        draw_map(axis, table, Normalize(1, max(2, largest)), annotate=True)
         own = ranks[ranks.network == network]
         per_seed = own.groupby("seed")["rank"].mean()
         spread = f" ± {per_seed.std():.2f}" if len(per_seed) > 1 else ""
@@ -102,7 +103,10 @@ def rank_kinds(methods: Mapping[str, pd.DataFrame], title: str) -> Figure:
         own = means[means.network == network]
         shared = dict(x="rank", y="kind", hue="method", order=order, hue_order=list(methods), ax=axis)
         sns.barplot(own, **shared, errorbar=None, alpha=0.5, legend=axis is axes[0, 0])
-        sns.stripplot(own, **shared, dodge=True, jitter=False, size=3, legend=False)
+        for bars, hatch in zip(axis.containers, ("", "////"), strict=False):  # for prints in grey
+            for bar in bars:
+                bar.set_hatch(hatch)
+        sns.stripplot(own, **shared, dodge=True, jitter=False, size=3, linewidth=0.5, edgecolor="black", legend=False)
         for line in boundaries(order):
             axis.axhline(line - 0.5, color="0.6", linewidth=0.8)
         axis.set(xlabel="mean rank of the layers; points are seeds", ylabel="", title=NETWORKS[network])
@@ -132,23 +136,27 @@ def ranks_over_steps(expansions: pd.DataFrame, title: str) -> Figure:
         table, **shared, col="panel", col_order=panels, col_wrap=5, units="layer", estimator=None, kind="line",
         color="0.75", linewidth=0.7, height=1.6, aspect=1.2,
     )  # fmt: skip
-    colors = dict(zip(("attention", "self-attention", "cross-attention", "other"), sns.color_palette(), strict=False))
+    colors = dict(zip(("attention", "self-attention", "cross-attention", "other"), COLOURS, strict=False))
     grid.map_dataframe(sns.lineplot, **shared, hue="group", palette=colors, errorbar=None, linewidth=2, legend=False)
     return titled(grid, title)
 
 
-def ranks_over_time(expansions: pd.DataFrame, title: str) -> Figure:
-    """Ranks after each test (mean, and 10 to 90 % of the layers) and the FI-Ratios seen, per network."""
+def ranks_over_time(expansions: pd.DataFrame, threshold: float, title: str) -> Figure:
+    """Ranks after each test (mean, and 10 to 90 % of the layers), and the FI-Ratios seen beside the threshold they had
+    to reach, per network."""
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 5), sharex=True, layout="constrained")
-    for color, (network, rows) in zip(sns.color_palette(), expansions.groupby("network", sort=False), strict=False):
+    by_network = expansions.groupby("network", sort=False)
+    for color, marker, (network, rows) in zip(COLOURS, MARKERS, by_network, strict=False):
         for axis, column in ((top, "rank"), (bottom, "fi_ratio")):
             by_step = rows.groupby("step")[column]
             middle = by_step.mean() if column == "rank" else by_step.median()
-            axis.plot(middle.index, middle, "o-", color=color, markersize=4, label=NETWORKS[network])
+            axis.plot(middle.index, middle, color=color, marker=marker, markersize=5, label=NETWORKS[network])
             axis.fill_between(middle.index, by_step.quantile(0.1), by_step.quantile(0.9), color=color, alpha=0.15)
+    bottom.axhline(threshold, color="0.3", linestyle="--", linewidth=1, label=f"λ = {threshold:g}: grows from here on")
     top.set(ylabel="rank: mean, 10-90 %", title=title)
     bottom.set(xlabel="step", ylabel="FI-Ratio: median, 10-90 %")
     top.legend()
+    bottom.legend(handles=bottom.lines[-1:], fontsize=8)
     sns.despine(figure)
     return figure
 
@@ -166,12 +174,17 @@ def agreement(maps: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
 
 
 def threshold_maps(maps: Mapping[float, pd.DataFrame], title: str) -> Figure:
-    """Rank maps side by side, a column for each threshold, all in one colour scale.
+    """Rank maps side by side, a column for each threshold, all in one logarithmic colour scale.
+
+    It ends at the largest rank of the maps whose ranks differ: where all layers have grown alike, as they do at a
+    threshold of 1, the colour says nothing, and would darken all others.
 
     Args:
         maps: `ranks` by threshold.
     """
+    uneven = [ranks["rank"].max() for ranks in maps.values() if ranks["rank"].nunique() > 1]
     largest = max(ranks["rank"].max() for ranks in maps.values())
+    scale = LogNorm(1, max(2, *uneven) if uneven else max(2, largest))
     networks = networks_of(next(iter(maps.values())))
     heights = [next(iter(maps.values())).query("network == @n").kind.nunique() for n in networks]
     figure, axes = plt.subplots(
@@ -181,39 +194,49 @@ def threshold_maps(maps: Mapping[float, pd.DataFrame], title: str) -> Figure:
     for column, (threshold, ranks) in zip(axes.T, sorted(maps.items()), strict=True):
         for axis, network in zip(column, networks, strict=True):
             own = ranks[ranks.network == network]
-            draw_map(axis, by_place(own), largest, annotate=False)
+            draw_map(axis, by_place(own), scale, annotate=False)
             first = f"λ = {threshold:g}\n" if axis is column[0] else ""
             axis.set_title(f"{first}{NETWORKS[network]}, mean {own['rank'].mean():.1f}", fontsize=8)
             axis.set_xticks([])
-    figure.colorbar(axes[0, 0].collections[0], ax=axes, label="rank", aspect=40, pad=0.01)
+    ticks = [rank for rank in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32) if rank <= scale.vmax]
+    bar = figure.colorbar(
+        axes[0, 0].collections[0], ax=axes, label="rank", aspect=40, pad=0.01, ticks=ticks, format="{x:.0f}",
+        extend="max" if largest > scale.vmax else "neither",
+    )  # fmt: skip
+    bar.minorticks_off()
     figure.suptitle(title)
     return figure
 
 
 def ablation_curves(table: pd.DataFrame) -> Figure:
-    """What a threshold costs and brings, a panel for each figure, a line for each data set.
+    """What a threshold costs and brings, a panel for each score, a line for each data set: through the medians over
+    seeds, a point for each seed. Of the time of training the median alone, since a machine may have been busy.
 
     Args:
         table: `report.ablation.ablation_runs`.
     """
-    table = table.sort_values("threshold")
-    words = table.threshold.map("{:g}".format)  # evenly spaced: the thresholds crowd at 1
-    table = table.assign(
-        threshold=words, parameters=table.unet_params + table.text_encoder_params, kid=1000 * table.kid
-    )
+    table = table.assign(parameters=table.unet_params + table.text_encoder_params, kid=1000 * table.kid)
+    time = "training, seconds (median)"
     panels = {
         "kid": "KID x 1000 ↓",
         "clip": "CLIP score ↑",
         "auroc": "finding AUROC ↑",
         "parameters": "trainable parameters",
-        "train_seconds": "training, seconds",
+        "train_seconds": time,
         "unet_mean_rank": "mean rank, U-Net",
         "text_encoder_mean_rank": "mean rank, text encoder",
     }
     long = table.rename(columns=panels).melt(["dataset", "threshold"], panels.values(), "panel").dropna()
     grid = sns.relplot(
-        long, x="threshold", y="value", hue="dataset", col="panel", col_wrap=4, kind="line", marker="o",
-        errorbar="sd", height=2.3, aspect=1.2, facet_kws={"sharey": False},
+        long, x="threshold", y="value", hue="dataset", style="dataset", markers=True, dashes=False, col="panel",
+        col_wrap=4, kind="line", estimator="median", errorbar=None, height=2.3, aspect=1.2,
+        facet_kws={"sharey": False},
     )  # fmt: skip
+    for name, axis in grid.axes_dict.items():
+        for color, (_, rows) in zip(COLOURS, long[long.panel == name].groupby("dataset", sort=False), strict=False):
+            if name != time:
+                axis.scatter(rows.threshold, rows.value, s=10, color=color, alpha=0.6, linewidth=0)
+        if "parameters" in name or "rank" in name:
+            axis.set_yscale("log")
     grid.set(xlabel="λ", ylabel="").tick_params(labelsize=8)
     return titled(grid)

@@ -1,21 +1,30 @@
 """Figures of runs: their losses, and how they compare."""
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from selora.figures.pictures import COLOURS, MARKERS
+
+LINES = ("-", "--", ":", "-.")
+
 
 def loss_curves(histories: Mapping[str, pd.DataFrame], window: int = 20) -> Figure:
     """Training loss (moving mean over `window` steps) and validation loss of some runs, by title."""
     figure, axis = plt.subplots(figsize=(7, 3.5), layout="constrained")
-    for color, (title, history) in zip(sns.color_palette(), histories.items(), strict=False):
+    for color, marker, line, (title, history) in zip(COLOURS, MARKERS, cycle(LINES), histories.items(), strict=False):
         smooth = history.train_loss.rolling(window, min_periods=1).mean()
-        axis.plot(history.step, smooth, color=color, alpha=0.6, label=f"{title}, training")
+        axis.plot(history.step, smooth, color=color, linestyle=line, alpha=0.7, label=f"{title}, training")
         measured = history.dropna(subset="val_loss")
-        axis.plot(measured.step, measured.val_loss, "o-", color=color, markersize=4, label=f"{title}, validation")
+        if len(measured):  # a set without validation images has no such curve
+            axis.plot(
+                measured.step, measured.val_loss, color=color, marker=marker, markersize=5,
+                label=f"{title}, validation",
+            )  # fmt: skip
     axis.set(xlabel="step", ylabel="denoising loss (MSE)")
     axis.legend(fontsize=8)
     sns.despine(figure)
@@ -23,7 +32,7 @@ def loss_curves(histories: Mapping[str, pd.DataFrame], window: int = 20) -> Figu
 
 
 def kid_points(runs: pd.DataFrame) -> Figure:
-    """KID of every run: a point for each seed, a bar at their mean, beside the data set's floor and ceiling."""
+    """KID of every run: a point for each seed, a bar at their mean, beside real vs real and the autoencoder's limit."""
     datasets, methods = list(dict.fromkeys(runs.dataset)), list(dict.fromkeys(runs.method))
     figure, axes = plt.subplots(
         1, len(datasets), figsize=(4.5 * len(datasets), 1.2 + 0.25 * len(methods)), sharey=True, squeeze=False,
@@ -31,13 +40,13 @@ def kid_points(runs: pd.DataFrame) -> Figure:
     )  # fmt: skip
     for axis, dataset in zip(axes[0], datasets, strict=True):
         rows = runs[runs.dataset == dataset]
-        for name, style in (("floor", ":"), ("ceiling", "--")):
+        for name, words, style in (("floor", "real vs real", ":"), ("ceiling", "autoencoder limit", "--")):
             value = 1000 * rows.iloc[0][name]["kid"]
-            axis.axvline(value, color="0.5", linestyle=style, zorder=0, label=f"{name} {value:.1f}")
+            axis.axvline(value, color="0.5", linestyle=style, zorder=0, label=f"{words} {value:.1f}")
         place = rows.method.map(methods.index)
         means = 1000 * rows.groupby(place).kid.mean()
-        axis.vlines(means, means.index - 0.3, means.index + 0.3, color="tab:blue")
-        axis.scatter(1000 * rows.kid, place, s=16, color="tab:blue", alpha=0.6, linewidth=0)
+        axis.vlines(means, means.index - 0.3, means.index + 0.3, color=COLOURS[0])
+        axis.scatter(1000 * rows.kid, place, s=16, color=COLOURS[0], alpha=0.6, linewidth=0)
         axis.set(title=f"{dataset}, {rows.n.iloc[0]} images", xlabel="KID x 1000\n← better", yticks=range(len(methods)))
         axis.set(yticklabels=methods, ylim=(len(methods) - 0.4, -0.6))
         axis.legend(fontsize=7, loc="lower right")
@@ -64,12 +73,12 @@ def differences(table: pd.DataFrame) -> Figure:
             value, low, high = (unit * rows[f"{name}_{column}"] for column in ("diff", "diff_low", "diff_high"))
             place, clear = rows.method.map(methods.index), (low > 0) | (high < 0)
             axis.axvline(0, color="0.5", linestyle=":")
-            axis.hlines(place, low, high, color="tab:blue")
-            axis.scatter(value, place, c=["tab:blue" if c else "white" for c in clear], edgecolor="tab:blue", zorder=3)
+            axis.hlines(place, low, high, color=COLOURS[0])
+            axis.scatter(value, place, c=[COLOURS[0] if c else "white" for c in clear], edgecolor=COLOURS[0], zorder=3)
             axis.set(yticks=range(len(methods)), yticklabels=methods, ylim=(len(methods) - 0.4, -0.6))
             axis.locator_params(axis="x", nbins=5)
             if value.isna().all():
-                axis.text(0.5, 0.5, "no figure", transform=axis.transAxes, ha="center", color="0.5")
+                axis.text(0.5, 0.5, "no number", transform=axis.transAxes, ha="center", color="0.5")
         line[0].set_ylabel(dataset)
     for axis, (words, _) in zip(axes[-1], panels.values(), strict=True):
         axis.set_xlabel(words)

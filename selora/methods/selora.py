@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import nn
 
+from selora.adapters import lora_pair
 from selora.expansion import SeLoRA
 from selora.methods.lora import LoRA
 
@@ -16,7 +17,14 @@ class SelfExpandingLoRA(LoRA):
         self.controller = SeLoRA(networks, optimizer, threshold=threshold, interval=interval, seed=self.seed)
 
     def around(self, step: int) -> AbstractContextManager:
+        if step % self.controller.interval == 0:
+            norms = torch.stack(
+                [lora_pair(layer)[1].weight.detach().norm() for layer in self.controller.layers.values()]
+            )
+            self.b_norms = dict(zip(self.controller.layers, norms.tolist(), strict=True))
         return self.controller.probe(step)
 
     def after_step(self, step: int) -> list[dict]:
-        return self.controller.expand(step)
+        """The controller's records, with the norm that B had in the test: what the FI-Ratio falls with."""
+        records = self.controller.expand(step)
+        return [record | {"b_norm": self.b_norms[record["network"], record["layer"]]} for record in records]

@@ -68,7 +68,7 @@ class MiniCLIP(Encoder):
 
 
 class Inception(Encoder):
-    """The Inception v3 of FID as torchmetrics has it, for figures that compare with other papers'."""
+    """The Inception v3 of FID as torchmetrics has it, for numbers that compare with other papers'."""
 
     num_features, size, input_range = 2048, 299, (0.0, 255.0)
 
@@ -80,7 +80,7 @@ class Inception(Encoder):
         self.freeze()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network(images)  # it resizes by itself, the way FID's figures depend on
+        return self.network(images)  # it resizes by itself, the way FID's numbers depend on
 
 
 ENCODERS = {"efficientnet-lite0": EfficientNetLite0, "mini-clip": MiniCLIP, "inception": Inception}

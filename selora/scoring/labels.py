@@ -1,4 +1,4 @@
-"""The findings that a classifier is asked for, and which of their figures a mean counts."""
+"""The findings that a classifier is asked for, and which of their scores a mean counts."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Figures of two sets of features (N, F), of images or of scores. They know no encoder."""
+"""Scores of two sets of features (N, F), of images or of scores. They know no encoder."""
 
 import warnings
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class _Identity(nn.Module):
 
 
 def fid(reference: torch.Tensor, other: torch.Tensor) -> float:
-    """Fréchet distance of two Gaussians fitted to the features. Biased upwards for small N: show it beside a floor."""
+    """Fréchet distance of two Gaussians fitted to the features. Biased upwards for small N: see real vs real."""
     together = torch.cat([reference, other]).double()
     # Both sets lie in the space that their features span; a rotation into it changes no distance and saves much time.
     basis = torch.linalg.qr(together.T).Q  # (F, min(F, N + M))

@@ -1,4 +1,4 @@
-"""A run's figures under resampled images, kept with the run: two runs compare, pair by pair, without their images.
+"""A run's scores under resampled images, kept with the run: two runs compare, pair by pair, without their images.
 
 Every run draws the same images: which ones depends on their number and a fixed seed alone. Image i of every run has the
 same prompt, so the difference of two runs, replicate by replicate, is that of a paired bootstrap over prompts.

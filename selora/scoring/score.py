@@ -1,4 +1,4 @@
-"""All scores of one set of generated images, and what they are to be read beside: a floor and a ceiling."""
+"""All scores of one set of generated images, and what bounds them: real vs real, the autoencoder limit."""
 
 import hashlib
 from collections.abc import Sequence
@@ -84,12 +84,12 @@ def score_reference(
 
     Args:
         reference: images generated ones are compared with, (N, H, W, 3) uint8, and their examples.
-        others: as many other images of the same set: their distance is the floor that sampling noise alone gives.
+        others: as many other images of the same set: their distance is what sampling noise alone gives (real vs real).
         cache: folder where the outcome is kept, under a hash of everything it depends on.
 
     Returns:
-        Features (N, F), and a record: floor, ceiling (each as `distances`; the ceiling is the autoencoder's
-        reconstruction of the reference, which no adapter of the denoiser can better; with `score_prompts`), and
+        Features (N, F), and a record: floor (real vs real) and ceiling (the autoencoder limit: its reconstruction of
+        the reference, which no adapter of the denoiser can better; with `score_prompts`), each as `distances`, and
         reference (`score_prompts` of the reference images themselves).
     """
     digest = hashlib.sha256(reference.tobytes() + others.tobytes() + repr(examples).encode())

@@ -53,10 +53,10 @@ def record(run: Run, settings: dict, trained: dict, measured: dict, replicates: 
         costs: seconds, memory, and the graphs that torch.compile compiled.
 
     Raises:
-        NotFinite: for a figure that is not; nothing is written then.
+        NotFinite: for a number that is not; nothing is written then.
     """
     if dead := dead_numbers(measured | trained["own"]):
-        raise NotFinite(f"figures of {run.folder} are not finite: {', '.join(dead)}; its samples and weights are kept")
+        raise NotFinite(f"numbers of {run.folder} are not finite: {', '.join(dead)}; its samples and weights are kept")
     result = {
         "dataset": run.dataset,
         "method": run.method,

@@ -56,8 +56,9 @@ class Run:
         return pd.read_csv(self.folder / f"{name}.csv", encoding="utf-8")
 
     def samples(self, ids: Sequence[str]) -> list[Path]:
-        """The generated images, by the ids of the examples they were prompted with."""
-        return [self.folder / "samples" / f"{name}.png" for name in ids]
+        """The generated images, by the ids of the examples they were prompted with: PNG, of published runs WebP."""
+        paths = [self.folder / "samples" / f"{name}.png" for name in ids]
+        return [webp if (webp := path.with_suffix(".webp")).exists() and not path.exists() else path for path in paths]
 
 
 def folder_of(results: Path, dataset: str, method: str, seed: int) -> Path:

@@ -44,7 +44,7 @@ class Prepared:
     examples: dict[str, list[Example]]
     scored: list[Example]
     reference: np.ndarray  # the scored examples' own images, (N, H, W, 3) uint8
-    others: np.ndarray  # as many of the training set's, for the floor
+    others: np.ndarray  # as many of the training set's, for real vs real
     pipe: StableDiffusionPipeline
     method: Method
     judges: Judges | None  # of the main process alone
@@ -205,7 +205,7 @@ def score_images(run: Run, prepared: Prepared, images: np.ndarray, groups: np.nd
 
 
 def reference_and_others(test: list[Example], train: list[Example], count: int) -> tuple[list[Example], list[Example]]:
-    """The examples whose prompts and images runs are scored with, and as many of the training set, for the floor.
+    """The examples whose prompts and images runs are scored with, and as many of the training set, for real vs real.
 
     Raises:
         DataError: where there are too few to score anything with.

@@ -19,10 +19,12 @@ from selora.analysis.controls import (
 )
 from selora.analysis.image_sets import load_image_sets
 from selora.diffusion.base import load_base
+from selora.files import write_json
 from selora.scoring.classifier import load_classifier
 from selora.scoring.clip import CLIP
 from selora.scoring.encoders import features, make_encoder
 from selora.study.profiles import load_profile
+from selora.study.results import Run
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +96,24 @@ def test_shuffled_prompts_score_below_right_ones(sets):
     assert table.right["reference"] > table.right["copies"]  # real images, but of other prompts
 
 
-def test_the_ladder_begins_at_its_floor_and_the_reconstruction_is_near(sets, encoder):
-
+def test_the_ladder_begins_at_real_vs_real_and_has_the_runs_own_scores(sets, encoder):
     found = features(encoder, sets.images)
-    table = ladder(sets, found, found[sets.train], encoder, load_base("data/mini-sd").vae)
-    assert list(table.index)[:2] == ["floor: other images of the set", "ceiling: its images through the autoencoder"]
-    assert {"fid", "kid", "kid_error", "precision", "recall", "density", "coverage"} == set(table.columns)
+    run = {name: 0.5 for name in ("fid", "kid", "kid_error", "precision", "recall", "density", "coverage")}
+    recorded = dataclasses.replace(sets, results={"lora": run | {"clip": 1.0}})
+    table = ladder(recorded, found, found[sets.train], encoder, load_base("data/mini-sd").vae)
+    real, limit, method, other = table.index
+    assert real.startswith("real vs real") and limit.startswith("autoencoder limit")
+    assert (method, other) == ("lora", "the other data set")
+    assert run.keys() == set(table.columns) and set(table.loc["lora"]) == {0.5}
+
+
+def test_samples_that_are_missing_are_said_and_the_record_is_read(tmp_path, capsys):
+    """As of published runs, which have few samples."""
+    run = Run(load_profile("smoke"), "iu-drr", "lora", 0, tmp_path)
+    write_json(run.record, {"kid": 0.1})
+    found = load_image_sets(run.profile, "iu-drr", tmp_path)
+    assert found.generated == {} and found.results == {"lora": {"kid": 0.1}}
+    assert "iu-drr, lora: 8 of 8 samples are not here" in capsys.readouterr().out
 
 
 def test_findings_stand_beside_those_of_the_reference(sets):

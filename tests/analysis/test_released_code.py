@@ -49,9 +49,10 @@ def test_the_counts_of_stable_diffusion_come_out_exactly(counts, network, what, 
     assert counts[network, what]["ours"] == ours
 
 
-def test_the_four_printed_percentages_come_out_to_three_digits(counts):
+def test_the_two_printed_percentages_that_can_be_checked_come_out_to_three_digits(counts):
+    """SeLoRA's two cannot: a mean rank is read off them."""
     found = {(key[0], row["paper"]): round(row["ours"], 3) for key, row in counts.items() if row["paper"] is not None}
-    expected = {("unet", 0.216), ("text_encoder", 0.803), ("unet", 0.121), ("text_encoder", 0.368)}
+    expected = {("unet", 0.216), ("text_encoder", 0.803)}
     assert found == {(network, printed): printed for network, printed in expected}
 
 

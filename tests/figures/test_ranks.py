@@ -3,7 +3,15 @@
 import numpy as np
 import pandas as pd
 
-from selora.figures.ranks import ablation_curves, agreement, by_place, group, ranks_over_steps
+from selora.figures.ranks import (
+    ablation_curves,
+    agreement,
+    by_place,
+    group,
+    ranks_over_steps,
+    ranks_over_time,
+    threshold_maps,
+)
 
 
 def test_maps_follow_the_signal_and_part_the_kinds_of_attention():
@@ -47,7 +55,24 @@ def test_the_ablation_has_a_panel_for_each_figure_that_was_measured():
     table = pd.DataFrame({name: [3.0, 2.0] for name in names} | {"text_encoder_mean_rank": 1.0, "auroc": np.nan})
     figure = ablation_curves(table.assign(dataset="iu-drr", threshold=[1.1, 1.0]))
     assert [axis.get_title() for axis in figure.axes] == [
-        "KID x 1000 ↓", "CLIP score ↑", "trainable parameters", "training, seconds", "mean rank, U-Net",
-        "mean rank, text encoder",
+        "KID x 1000 ↓", "CLIP score ↑", "trainable parameters", "training, seconds (median)",
+        "mean rank, U-Net", "mean rank, text encoder",
     ]  # fmt: skip
-    assert figure.axes[2].lines[0].get_ydata().tolist() == [4, 6]  # by threshold, both networks together
+    line = figure.axes[2].lines[0]
+    assert line.get_xdata().tolist() == [1.0, 1.1]  # where the thresholds lie, not one after the other
+    assert line.get_ydata().tolist() == [4, 6]  # both networks together
+
+
+def test_the_scale_of_the_maps_ends_where_ranks_still_differ():
+    """At a threshold of 1 all layers have one rank, which would darken all other maps."""
+    ranks = pd.DataFrame({"network": "unet", "layer": list("abc"), "kind": list("abc"), "rank": [1, 2, 4]})
+    figure = threshold_maps({1.0: ranks.assign(rank=16), 1.1: ranks}, "")
+    assert {tuple(axis.collections[0].get_clim()) for axis in figure.axes[:2]} == {(1, 4)}
+    assert threshold_maps({1.0: ranks.assign(rank=16)}, "").axes[0].collections[0].get_clim() == (1, 16)
+
+
+def test_ranks_over_time_show_the_threshold():
+    tests = pd.DataFrame({"network": "unet", "step": [5, 5, 10, 10], "rank": 2, "fi_ratio": [1.2, 1.4, 1.0, 1.1]})
+    _, bottom = ranks_over_time(tests, 1.05, "").axes
+    ratios, threshold = bottom.lines
+    assert np.allclose(ratios.get_ydata(), [1.3, 1.05]) and set(threshold.get_ydata()) == {1.05}

@@ -5,7 +5,7 @@ from copy import deepcopy
 import pandas as pd
 import pytest
 import torch
-from conftest import SETTINGS, predict, random_batch, run
+from conftest import SETTINGS, mean_loss, predict, random_batch, run, trainable
 from diffusers import StableDiffusionPipeline
 from peft import PeftModel
 from torch import nn
@@ -303,6 +303,20 @@ def test_eva_starts_at_the_main_directions_of_each_layers_inputs(pipe, data):
     found = list(ranks(pipe.unet).values())
     assert max(found) <= 8 and len(set(found)) > 1
     assert sum(found) <= 4 * len(found) + found.count(1)
+
+
+def test_selora_records_the_norm_that_b_has_in_the_test(networks):
+    method = make_method("selora", {"rank": 1, "threshold": 1.0, "interval": 2}, seed=0, steps=2)
+    optimizer = torch.optim.SGD(trainable(networks), lr=0.1)
+    method.start(networks, optimizer)
+    layers = {(net, name): layer for net, model in networks.items() for name, layer in lora_layers(model).items()}
+    before = {key: layer.lora_B["default"].weight.square().sum().item() ** 0.5 for key, layer in layers.items()}
+    with method.around(2):
+        mean_loss(networks, random_batch(4)).backward()
+    optimizer.step()
+    records = method.after_step(2)
+    assert {(r["network"], r["layer"]): r["b_norm"] for r in records} == pytest.approx(before, rel=1e-6)
+    assert method.after_step(3) == []
 
 
 def test_lora_matched_takes_the_rank_with_the_nearest_number_of_parameters(pipe, earlier):

@@ -72,18 +72,27 @@ def test_the_contracts_files_are_there(smoke):
     assert all(f'src="figures/{name}.png"' in page for name in figures)
 
 
-def test_what_is_published_holds_words_and_figures_but_no_weights_samples_or_real_radiographs(smoke, tmp_path):
+def test_what_is_published_holds_few_samples_one_adapter_and_nothing_of_real_radiographs(smoke, tmp_path, monkeypatch):
     folder, target = tmp_path / "smoke", tmp_path / "published"
     shutil.copytree(smoke / "smoke", folder)
     real = folder / "figures" / "13_findings_montgomery.png"  # as if the real set had been run
     shutil.copyfile(folder / "figures" / "13_findings_iu-drr.png", real)
+    shutil.copytree(folder / "runs/iu-drr/selora", folder / "runs/montgomery/selora")
+    monkeypatch.setattr("selora.study.report.publish.SAMPLES", 7)
     publish(folder, target)
     kept = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
-    assert {"index.html", "table1.md", "table1.tex", "audit.csv", "figures/13_findings_iu-drr.webp"} <= kept
+    assert {"index.html", "table1.md", "table1.tex", "audit.csv", "audit.json"} <= kept
+    assert "figures/13_findings_iu-drr.webp" in kept
     assert "runs/iu-drr/selora/seed0/expansions.csv" in kept
-    assert not any(
-        name.endswith((".safetensors", ".png", "findings_montgomery.webp")) or "/samples/" in name for name in kept
-    )
+    assert "runs/montgomery-drr/selora@1.0/seed0/expansions.csv" in kept
+    assert {name for name in kept if name.endswith(".safetensors")} == {
+        "runs/iu-drr/selora/seed0/pytorch_lora_weights.safetensors"
+    }
+    samples = pd.Series([name for name in kept if "/samples/" in name])
+    assert set(samples.str.split("/").str[1:4].str.join("/").value_counts()) == {7}
+    assert set(samples.str.split("/").str[1]) == set(DATASETS) and samples.str.endswith(".webp").all()
+    assert not samples.str.contains("@").any() and set(samples.str.split("/").str[2]) == set(METHODS)
+    assert not any(name.endswith((".png", "findings_montgomery.webp", "scores.csv")) for name in kept)
     page = (target / "index.html").read_text()
     assert all((target / name).exists() for name in re.findall(r'src="(.*?)"', page)) and "13_findings_iu-drr" in page
     assert not any(str(REPOSITORY) in path.read_text() for path in target.glob("notebooks/*"))
@@ -128,7 +137,7 @@ def test_selora_ends_with_different_ranks_and_its_files_agree(smoke, dataset):
     folder = smoke / "smoke" / "runs" / dataset / "selora" / "seed0"
     ranks, expansions = pd.read_csv(folder / "ranks.csv"), pd.read_csv(folder / "expansions.csv")
     assert list(ranks.columns) == ["network", "layer", "kind", "rank"]
-    assert list(expansions.columns) == ["step", "network", "layer", "fi_ratio", "rank", "expanded"]
+    assert list(expansions.columns) == ["step", "network", "layer", "fi_ratio", "rank", "expanded", "b_norm"]
     assert ranks["rank"].nunique() >= 2
     result = json.loads((folder / "result.json").read_text())
     scored = expansions[expansions.step <= result["best_step"]].groupby(["network", "layer"]).expanded.sum() + 1

@@ -1,27 +1,27 @@
-"""Is one method better than another? From the figures and replicates of their result.json files alone."""
+"""Is one method better than another? From the scores and replicates of their result.json files alone."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-BETTER = {"kid": -1, "clip": 1, "auroc": 1}  # the figures with replicates: is less or more of it better?
+BETTER = {"kid": -1, "clip": 1, "auroc": 1}  # the scores with replicates: is less or more of it better?
 ENDS = ("base", "full")  # what adapters are measured against; no rivals of theirs
 
 
 def resampled(run: dict, name: str) -> np.ndarray:
-    """A figure in a run's `bootstrap`, in each resample (D,); a single nan where the run has none."""
+    """A score in a run's `bootstrap`, in each resample (D,); a single nan where the run has none."""
     return np.array(run.get(name, [np.nan]), dtype=float)
 
 
 def difference(runs: pd.DataFrame, others: pd.DataFrame, name: str) -> tuple[float, float, float]:
-    """How much higher a figure is in one method's runs than in another's: the mean over seeds, and its interval.
+    """How much higher a score is in one method's runs than in another's: the mean over seeds, and its interval.
 
     Only seeds that both have count. The 95 % interval is that of a paired bootstrap over images within seeds: the same
     images are drawn for every run, differences are averaged over seeds replicate by replicate, percentiles taken.
 
     Args:
-        runs, others: one row per seed of one data set, with columns seed, bootstrap, and the figure's name.
+        runs, others: one row per seed of one data set, with columns seed, bootstrap, and the score's name.
 
     Returns:
         Difference, low, high; low and high are nan where a run has no replicates, all where no seed is common.
@@ -69,10 +69,10 @@ def marks(runs: pd.DataFrame, name: str) -> dict[str, str]:
 
 
 def differences(runs: pd.DataFrame, method: str, others: Sequence[str]) -> pd.DataFrame:
-    """`difference` of a method from each of some others, one row per data set, other method and figure.
+    """`difference` of a method from each of some others, one row per data set, other method and score.
 
     Columns: dataset, less (the other method), figure, difference, low, high, and better: of how many seeds that both
-    have the method is the better one, as '2 of 3'. Methods without runs, and figures without a value, have no row.
+    have the method is the better one, as '2 of 3'. Methods without runs, and scores without a value, have no row.
     """
     rows = []
     for dataset, own in runs.groupby("dataset", sort=False):
@@ -85,4 +85,4 @@ def differences(runs: pd.DataFrame, method: str, others: Sequence[str]) -> pd.Da
                 if not np.isnan(value):
                     wins = (sign * (pairs[name] - pairs[f"{name}_other"]) > 0).sum()
                     rows.append((dataset, other, name, value, low, high, f"{wins} of {len(pairs)}"))
-    return pd.DataFrame(rows, columns=["dataset", "less", "figure", "difference", "low", "high", "better"])
+    return pd.DataFrame(rows, columns=["dataset", "less", "score", "difference", "low", "high", "better"])

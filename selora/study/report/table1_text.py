@@ -1,4 +1,4 @@
-"""Table 1 in print: its rows as words, in Markdown and in LaTeX, the paper's own figures below."""
+"""Table 1 in print: its rows as words, in Markdown and in LaTeX, the paper's own numbers below."""
 
 import re
 
@@ -8,7 +8,7 @@ from selora.diffusion.solvers import SOLVERS
 from selora.scoring.labels import mean_auroc
 from selora.study import paper
 from selora.study.profiles import Profile
-from selora.study.report.comparison import mean_interval
+from selora.study.report.comparison import ENDS, mean_interval
 
 HEADER = [
     "data set", "method", "seeds", "FID ↓", "KID x 1000 ↓", "KID x 1000 less LoRA's [95 %]", "CLIP score ↑",
@@ -42,7 +42,7 @@ def marked(text: str, mark: str) -> str:
 
 
 def body(table: pd.DataFrame, runs: pd.DataFrame) -> list[list[str]]:
-    """The cells of Table 1 below its header: each data set's methods, then its floor and its ceiling."""
+    """The cells of Table 1 below its header: each data set's methods, then real vs real and the autoencoder limit."""
     lines = []
     for dataset, rows in table.groupby("dataset", sort=False):
         for row in rows.itertuples():
@@ -58,10 +58,9 @@ def body(table: pd.DataFrame, runs: pd.DataFrame) -> list[list[str]]:
             costs = [f"{row.train_seconds:.0f} s", f"{row.peak_memory_mb:.0f} MB"]
             lines.append([dataset, row.method, str(row.n_seeds), *scores, *sizes, *costs])
         bounds = runs[runs.dataset == dataset].iloc[0]
-        floor, ceiling, reference = bounds["floor"], bounds["ceiling"], bounds["reference"]
         for words, distance, prompted in (
-            ("floor: reference against reference", floor, reference),
-            ("ceiling: autoencoder's reconstruction", ceiling, ceiling),
+            ("real vs real", bounds["floor"], bounds["reference"]),
+            ("autoencoder limit", bounds["ceiling"], bounds["ceiling"]),
         ):
             scores = [spread(distance["fid"]), spread(1000 * distance["kid"]), ""]
             scores += [spread(prompted["clip"]), spread(mean_auroc(prompted), digits=3)]
@@ -102,7 +101,7 @@ def caption(runs: pd.DataFrame) -> str:
     trained_here = ", a small CLIP trained on rendered radiographs" if settings["clip"] == "data/mini-clip" else ""
     solver = SOLVERS[settings.get("solver", Profile.solver)].title
     return (
-        f"Encoder: {encoder}: figures compare only within this table. Images: {counts}, for the "
+        f"Encoder: {encoder}: numbers compare only within this table. Images: {counts}, for the "
         "first prompts of the test split, against the images they belong to. "
         f"Guidance scale {settings['guidance_scale']}, {solver} with {settings['sampling_steps']} steps, "
         f"prompt dropout {settings['prompt_dropout']}. Mean ± standard deviation over seeds; one seed has no "
@@ -110,24 +109,34 @@ def caption(runs: pd.DataFrame) -> str:
         "over images within seeds (percentiles of 500 resamples of the prompts, the same for every run): they say what "
         "other prompts would change, not what other seeds would. Three seeds carry no interval of their own. Bold: the "
         "best of the adapters (base and full fine-tuning are the two ends, and no rivals); † marks adapters not "
-        "significantly worse than it, by the same kind of interval, not corrected for how many are compared. FID of so "
-        "few images is mostly bias, to be read beside its floor (as many other images of the same set), and has "
-        "neither interval nor mark; KID is unbiased and the primary figure. "
+        "significantly worse than it, by the same kind of interval, not corrected for how many are compared. "
+        f"{unmarked(runs)}"
+        "Real vs real: as many other images of the same set against the reference, both rendered in a rendered set; "
+        "its CLIP score and AUROC are the reference's own. Autoencoder limit: the reference through the base's "
+        "autoencoder, which no adapter can better but by chance. FID of so few images is mostly bias, to be read "
+        "beside real vs real, and has neither interval nor mark; KID is unbiased and the primary score. "
         f"CLIP score by {settings['clip']}{trained_here}: 100 x cosine, with an arbitrary zero, so to be read against "
-        f"its value on the reference images (the floor's row). {heard(runs)}"
+        f"its value on the reference images (the row real vs real). {heard(runs)}"
         "Finding AUROC: mean over the findings that 8 or more of the prompts have, of a classifier's scores against "
         "what the prompts say; 0.5 is chance. U-Net and text encoder: trainable parameters of the weights scored, as a "
         "share of adapter and base together. "
-        "Training: seconds by the clock, whatever else the machine was doing. "
+        "Training: seconds by the clock, whatever else the machine was doing, the median over seeds. "
         "Peak memory: of the whole run, sampling and scoring included. "
         f"Base model: {settings['base_model']}. Runs made at commit {', '.join(sorted(set(runs.commit)))}."
     )
 
 
+def unmarked(runs: pd.DataFrame) -> str:
+    """Which adapters have no mark for want of seeds, as a sentence; nothing where all have as many."""
+    seeds = runs[~runs.method.isin(ENDS)].groupby("method", sort=False).seed.nunique()
+    fewer = list(seeds[seeds < seeds.max()].index)
+    return f"Of fewer seeds than the others, and so without any mark: {', '.join(fewer)}. " if fewer else ""
+
+
 def paper_caption() -> str:
-    """What a reader must know of the paper's own figures."""
+    """What a reader must know of the paper's own numbers."""
     return (
-        f"The paper's own figures, as printed ({paper.SOURCE}): Stable Diffusion v1.5, mean ± standard deviation over "
+        f"The paper's own numbers, as printed ({paper.SOURCE}): Stable Diffusion v1.5, mean ± standard deviation over "
         "three seeds. They do not compare with those above: encoder, CLIP, data, image size, number of images and base "
         "model all differ. Text encoder and U-Net: shares of trainable parameters, in per cent, in the order that the "
         "paper names the networks in; they fit the parameter counts only with the two networks swapped."

@@ -96,19 +96,30 @@ def test_the_caption_names_what_a_reader_must_know(folder):
         "Guidance scale 2.0",
         "15 steps",
         "dropout 0.1",
-        "floor",
-        "ceiling",
+        "Real vs real",
+        "Autoencoder limit",
         "paired bootstrap over images within seeds",
         f"{DRAWS} resamples",
         "Three seeds carry no interval of their own",
         "best of the adapters",
-        "paper's own figures, as printed",
+        "paper's own numbers, as printed",
         "do not compare with those above",
         "| Montgomery County CXR | SeLoRA | 205.54 ± 9.56 | 26.38 ± 0.04 |",
     ):
         assert words in text
     assert "| iu-drr | selora | 2 | 20.0 ± 14.1 | **200.0 ± 141.4** | - | **20.0 ± 0.0** | **0.600 ± 0.000** |" in text
-    assert "reference against reference* |  | 4.0 | -1.0 |  | 31.0 | 0.900 |" in text
+    assert "| *real vs real* |  | 4.0 | -1.0 |  | 31.0 | 0.900 |" in text
+
+
+def test_adapters_of_fewer_seeds_are_named_as_without_a_mark(compared):
+    write_table1(compared)
+    assert "Of fewer seeds than the others, and so without any mark: dylora. " in (compared / "table1.md").read_text()
+
+
+def test_the_time_of_training_is_the_median_so_that_a_stall_does_not_count(compared):
+    path = compared / "runs/iu-drr/lora/seed0/result.json"
+    write_json(path, json.loads(path.read_text()) | {"train_seconds": 2000.0})
+    assert table1(collect(compared)).set_index("method").train_seconds["lora"] == 3.0
 
 
 def test_the_csv_has_the_contracts_columns(folder):
@@ -161,11 +172,11 @@ def test_higher_is_better_for_the_clip_score():
 
 
 def test_differences_count_the_seeds_where_the_method_is_better_by_the_figures_own_sign(compared):
-    table = differences(collect(compared), "selora", ["lora", "dylora", "vera"]).set_index(["less", "figure"])
+    table = differences(collect(compared), "selora", ["lora", "dylora", "vera"]).set_index(["less", "score"])
     assert table.loc[("lora", "kid"), ["difference", "low", "high"]].tolist() == pytest.approx([0.1, 0.1, 0.1])
     assert table.loc[("lora", "kid"), "better"] == "0 of 3"  # a higher KID is worse
     assert table.loc[("dylora", "kid"), "better"] == "0 of 1"  # one common seed
-    assert differences(collect(compared), "base", ["selora"]).set_index("figure").loc["kid", "better"] == "1 of 1"
+    assert differences(collect(compared), "base", ["selora"]).set_index("score").loc["kid", "better"] == "1 of 1"
     assert "vera" not in table.index.get_level_values("less")
 
 
