@@ -1,9 +1,11 @@
 # make env       the virtual environment in .venv (every other target makes it first)
-# make run_all   the whole study; PROFILE=smoke|quick|mini picks its size, DATASETS= and METHODS= narrow it
+# make run_all   the whole study; PROFILE=smoke|quick|mini picks its size, or a .yaml file of your own; DATASETS= and
+#                METHODS= narrow it
 # make publish   copies the tables, figures and records of PROFILE to results/published
 # make test      the tests
 # make lint      the style, and the rules on imports in pyproject.toml
 PROFILE ?= quick
+NAME = $(basename $(notdir $(PROFILE)))
 PYTHON ?= python3
 export HF_HUB_OFFLINE ?= 1
 export TRANSFORMERS_VERBOSITY ?= error
@@ -32,12 +34,12 @@ env: .venv/.ready
 	@touch $@
 
 run_all: env
-	@mkdir -p results/$(PROFILE)/notebooks
-	.venv/bin/papermill notebooks/run_all.ipynb results/$(PROFILE)/notebooks/run_all.ipynb --log-output --no-progress-bar \
+	@mkdir -p results/$(NAME)/notebooks
+	.venv/bin/papermill notebooks/run_all.ipynb results/$(NAME)/notebooks/run_all.ipynb --log-output --no-progress-bar \
 	    -p profile "$(PROFILE)" -p datasets "$(DATASETS)" -p methods "$(METHODS)"
 
 publish: env
-	.venv/bin/python -m selora.study.report.publish $(PROFILE)
+	.venv/bin/python -m selora.study.report.publish $(NAME)
 
 test: env
 	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from .grey import check_jpeg, decoding, to_grey
 if TYPE_CHECKING:  # it is needed for DICOM alone
     from pydicom.dataset import Dataset
 
+ENDINGS = (".dcm", ".dicom")
+NAMING = ("PatientID", "StudyInstanceUID")
 LARGEST = 2**30  # bytes that a file may inflate to
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax
 
@@ -72,6 +75,28 @@ def read_dicom(path: Path, data: bytes) -> Image.Image:
     image = shown(file, stored, str(found["photometric_interpretation"]))
     height = round(image.height * pixel_aspect(file))
     return image if height == image.height else image.resize((image.width, height), Image.Resampling.LANCZOS)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, by its ending or its preamble."""
+    if path.suffix.lower() in ENDINGS:
+        return True
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+@cache
+def patient_and_study(path: Path, stamp: tuple[int, int]) -> tuple[str, str]:
+    """The patient and the study that a DICOM file's header names; '' for what it does not name. stamp: when the file
+    changed, since this is kept as long as the process runs."""
+    try:
+        import pydicom
+
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=[*NAMING])
+        patient, study = (str(header.get(name) or "").strip() for name in NAMING)
+    except Exception:  # `read_dicom` says what is the matter with it
+        return "", ""
+    return patient, study
 
 
 def shown(file: Dataset, stored: np.ndarray, kind: str) -> Image.Image:

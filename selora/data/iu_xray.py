@@ -160,6 +160,6 @@ def read_report(path: Path) -> Report:
 
 def say_left_out(folder: Path, count: int) -> None:
     """Warn (DataWarning) of how many images are not used, and why."""
-    if count:
+    if count > 0:
         reason = "they are not frontal, or their report has no findings"
         warnings.warn(f"{count} images of the IU X-Ray set in {folder} are left out: {reason}.", DataWarning, 2)

@@ -27,6 +27,8 @@ PLACEHOLDERS = {  # what programs and people write where there is nothing, witho
     "", "na", "nan", "nat", "nil", "none", "null", "undefined", "missing", "unknown", "empty", "notavailable",
     "notapplicable", "tbd", "todo", "true", "false",
 }  # fmt: skip
+SPREADSHEETS = r"#[\w/]+[!?]|#N/A|#NV|#+|Err:\d+|=\w+\(.*|=\$?[A-Z]+\$?\d+.*"  # their errors and formulas
+FILE_NAME = r"\S+\.(?i:txt|rtf|docx?|pdf|html?|xml|json|csv|png|jpe?g|tiff?|bmp|gif|webp|dcm|dicom)"
 ALIKE = 0.75  # difflib's ratio of names that one slip of the pen tells apart
 
 
@@ -217,7 +219,7 @@ def near(name: str, looked_for: str) -> bool:
 
 def real_text(text: str, whose: str) -> str:
     """A text with white space made single spaces. Raises DataError for one that is empty, a placeholder such as nan, a
-    list, or damaged. whose: for the message, which begins with it."""
+    list, a file's name, or damaged. whose: for the message, which begins with it."""
     text = re.sub(r"\s+", " ", text).strip()
     if not text:
         raise DataError(f"{whose} has no text. Add it, or remove the row.")
@@ -225,11 +227,26 @@ def real_text(text: str, whose: str) -> str:
         raise DataError(f"{whose} has the text {text[:60]!r}, which stands for none. Write it, or remove the row.")
     if text[0] + text[-1] in ("[]", "{}"):
         raise DataError(f"{whose} has a list as text: {text[:60]!r}. Write it as a sentence.")
-    if any(sign == "\ufffd" or unicodedata.category(sign) in ("Cc", "Cs") for sign in text):
+    if re.fullmatch(FILE_NAME, text):
+        raise DataError(f"{whose} has a file's name as text: {text[:60]!r}. Write what stands in the file.")
+    if is_mojibake(text) or any(sign == "\ufffd" or unicodedata.category(sign) in ("Cc", "Cs") for sign in text):
         raise DataError(f"{whose} has signs in {text[:60]!r} that its writing damaged. Save it anew in UTF-8.")
     return text
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether a text is empty, or what programs and people write for nothing: nan, None, N/A, -."""
-    return plain(text) in PLACEHOLDERS
+    """Whether a text is empty, or what programs and people write for nothing, once or several times: nan, None, N/A, -;
+    or what a spreadsheet writes for an error: #NAME?."""
+    nothing = plain(text) in PLACEHOLDERS or all(plain(word) in PLACEHOLDERS for word in text.split())
+    return nothing or re.fullmatch(SPREADSHEETS, text) is not None
+
+
+def is_mojibake(text: str) -> bool:
+    """Whether a text was UTF-8 and read as another encoding: 'lÃ©sion'."""
+    for encoding in ("cp1252", "latin-1"):
+        try:
+            if text.encode(encoding).decode("utf-8") != text:
+                return True
+        except UnicodeError:
+            continue
+    return False

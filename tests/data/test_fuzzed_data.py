@@ -1,16 +1,13 @@
-"""Whatever bytes a user has: a value that holds what it promises, or a DataError; never another exception.
-
-200 examples of each here; `python scripts/fuzz_data.py` runs 10,000 once.
-"""
+"""Whatever bytes a user has: a value that holds what it promises, or a DataError; never another exception."""
 
 import io
 import json
-import os
 import warnings
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from conftest import damaged, fuzzed
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from test_pictures import write_dicom
@@ -18,13 +15,6 @@ from test_pictures import write_dicom
 from selora.data import FINDINGS, DataError, load_examples, open_image
 from selora.data.iu_xray import read_report
 from selora.data.montgomery import parse
-
-fuzzed = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", 200)),
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 20), dtype=np.uint8)
 
@@ -43,19 +33,6 @@ def folder(tmp_path_factory):
     for i, name in enumerate("abcdefghij"):
         Image.fromarray(np.roll(PIXELS, i)).save(folder / f"{name}.png")
     return folder
-
-
-def damaged(whole: bytes) -> st.SearchStrategy[bytes]:
-    """Files that were cut, or of which some bytes were changed."""
-    changes = st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), max_size=4)
-
-    def change(changes, end):
-        content = bytearray(whole)
-        for place, byte in changes:
-            content[place] = byte
-        return bytes(content[:end])
-
-    return st.builds(change, changes, st.one_of(st.just(len(whole)), st.integers(0, len(whole))))
 
 
 def saved(**options) -> bytes:

@@ -142,6 +142,21 @@ def test_colours_of_which_8_bits_would_be_read_are_refused(tmp_path):
         open_image(tmp_path / "a.ppm", SIZE)
 
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+FITS = [b"SIMPLE  =                    T", b"BITPIX  =                   16", b"NAXIS   =                    2",
+        b"NAXIS1  =                    9", b"NAXIS2  =                    9", b"END"]  # fmt: skip
+FITS = b"".join(card.ljust(80) for card in FITS).ljust(2880) + bytes(range(162)).ljust(2880)
+WMF = struct.pack("<IHhhhhHIH", 0x9AC6CDD7, 0, 0, 0, 9, 9, 72, 0, 0) + struct.pack("<HHHIHIH", 1, 9, 0x300, 9, 0, 3, 0)
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.eps", EPS), ("a.fits", FITS), ("a.wmf", WMF)])
+@pytest.mark.parametrize("ending", ["", ".png"])  # whatever it is called
+def test_formats_that_run_programs_or_that_pillow_misreads_are_refused(name, content, ending, tmp_path):
+    (tmp_path / f"{name}{ending}").write_bytes(content)
+    with pytest.raises(DataError, match=f"it is {name[2:].upper()}, of which .*save it as PNG"):
+        open_image(tmp_path / f"{name}{ending}", SIZE)
+
+
 # ---- DICOM ----------------------------------------------------------------------------------------------------------
 
 

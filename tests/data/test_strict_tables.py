@@ -143,6 +143,9 @@ def test_a_line_that_is_refused_is_named(change, line, folder):
 
 def test_texts_that_need_quotes_are_read_as_they_are(folder):
     texts = [
+        "Lésion à gauche – Änderung.",
+        "#3 rib fracture, healed.",
+        "No unknown findings",
         'The "silhouette", enlarged',
         'Film 5" wide',
         "two\nlines, one, two",
@@ -172,7 +175,10 @@ def test_a_column_without_a_name_is_said(folder):
 
 @pytest.mark.parametrize(
     "text", ["", " ", "nan", "NaN", "None", "none.", "NULL", "n/a", "N/A", "#N/A", "<NA>", "-", "--", "...", "?", "[]",
-             "['clear']", "12.5", "0", "undefined", "Lungs \ufffd clear", "Lungs \x07 clear"]
+             "['clear']", "12.5", "0", "undefined", "Lungs \ufffd clear", "Lungs \x07 clear",
+             "nan nan", "None. None.", "NaN, NaN", "#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "####", "Err:502",
+             "=B2&C2", '=CONCAT(B2," clear")', "reports/05.txt", "05.png", "s50414267.txt", "C:\\reports\\5.docx",
+             "lÃ©sion apicale", "lungs clear â€“ no effusion"]
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
 def test_a_placeholder_is_no_text(text, name, folder):
