@@ -55,6 +55,9 @@ def read_dicom(path: Path, data: bytes) -> Image.Image:
             f"Image {path} is compressed as {syntax.name}, which nothing installed decodes: "
             "pip install 'pylibjpeg[all]' pyjpegls, or save it uncompressed."
         )
+    unfold(file)
+    if isinstance(high := file.get("HighBit"), int) and high >= (file.get("BitsStored") or 8 * 2**8):
+        raise ValueError(f"its values lie in other bits (HighBit {high}) than the lowest {file.BitsStored}")
     kind = str(file.get("PhotometricInterpretation") or "").strip().upper()
     if not kind:
         raise ValueError("it has no PhotometricInterpretation, so that white and black are not told apart; add it")
@@ -117,6 +120,16 @@ def shown(file: Dataset, stored: np.ndarray, kind: str) -> Image.Image:
     return to_grey(values, ~padding(file, stored, bits), span, inverted)
 
 
+def unfold(file: Dataset) -> None:
+    """Give an enhanced DICOM file's rescaling, window and spacing the place that they have in others: there they stand
+    in functional groups."""
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in (file.get(groups) or [])[:1]:
+            for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence"):
+                for element in (element for item in (group.get(name) or [])[:1] for element in item):
+                    file.add(element)
+
+
 def padding(file: Dataset, stored: np.ndarray, bits: int) -> np.ndarray:
     """Which stored values (H, W) fill the picture up to a rectangle, by PixelPaddingValue and its RangeLimit."""
     for prefix in ("", "Float", "DoubleFloat"):
@@ -167,6 +180,8 @@ def looked_up(table: Dataset, values: np.ndarray) -> tuple[np.ndarray, tuple[flo
     if isinstance(entries, bytes):
         entries = np.frombuffer(entries, "<u2" if len(entries) >= 2 * (count or 2**16) else "u1")
     entries = np.asarray(entries)[: count or 2**16]
+    if len(entries) < (count or 2**16):
+        raise ValueError(f"its LUT has {len(entries)} of {count or 2**16} entries")
     if first >= 2**15 and values.min() < 0:  # a signed number, written as unsigned
         first -= 2**16
     places = np.clip(np.rint(values) - first, 0, len(entries) - 1).astype(int)

@@ -32,7 +32,8 @@ from .example import SPLITS, DataError, DataWarning, Example, check_split
 from .findings import FINDINGS
 from .folders import given_folder
 from .pictures import is_file
-from .tables import Row, is_placeholder, read_lines, read_table, real_text
+from .tables import Row, read_lines, read_table
+from .texts import is_placeholder, real_text
 
 GET_IT = "Name the folder of your images and their metadata.csv (columns file_name and text) by SELORA_DATA."
 COLUMNS, OPTIONAL = ("file_name", "text"), ("split", "findings", "patient", "study")
@@ -51,6 +52,7 @@ def load(split: str, root: Path | None = None) -> list[Example]:
     folder = given_folder(root, GET_IT)
     table = find_table(folder)
     rows = (read_lines if table.suffix == ".jsonl" else read_table)(table, COLUMNS, OPTIONAL)
+    check_columns(rows, table)
     check_groups(rows)
     examples = [read_row(folder, row) for row in rows]
     if not any(example.study for example in examples):
@@ -71,6 +73,21 @@ def find_table(folder: Path) -> Path:
     if len(tables) == 2:
         raise DataError(f"{tables[0]} and {tables[1]} are both there. Remove one.")
     return tables[0]
+
+
+def check_columns(rows: Sequence[Row], table: Path) -> None:
+    """Warn (DataWarning) of columns that are not read. Raises DataError for one that holds splits where none is called
+    so."""
+    unread = [name for name in dict.fromkeys(n for row in rows for n in row) if name not in (*COLUMNS, *OPTIONAL)]
+    for name in unread if not any("split" in row for row in rows) else ():
+        values = {row.get(name, "").strip().lower() for row in rows} - {""}
+        if values and values <= SPLIT_FOLDERS:
+            raise DataError(
+                f"The column {name!r} of {table} holds {' and '.join(sorted(values))}, and there is no column 'split'. "
+                "Rename it to 'split', or remove it."
+            )
+    if unread:
+        warnings.warn(f"Columns of {table} that are not read: {', '.join(unread)}.", DataWarning, 2)
 
 
 def check_groups(rows: Sequence[Row]) -> None:

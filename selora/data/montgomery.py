@@ -9,7 +9,8 @@ from pathlib import Path
 from .checks import checked, warn_of_others
 from .example import DataError, Example, check_split
 from .folders import given_folder
-from .tables import decoded, real_text
+from .tables import decoded
+from .texts import real_text
 
 GET_IT = (
     "Get the Montgomery County set from the National Library of Medicine (python -m selora.data.fetch montgomery) "

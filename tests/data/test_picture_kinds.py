@@ -201,6 +201,42 @@ def test_the_same_anatomy_in_every_dicom(kind, tmp_path, plain):
     assert np.abs(shown(write_dicom(tmp_path / "a.dcm", pixels, **elements)) - plain).max() <= 1
 
 
+def changed(path, **elements):
+    data = pydicom.dcmread(path)
+    for name, value in elements.items():
+        setattr(data, name, value)
+    data.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize("groups", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+def test_the_same_anatomy_in_an_enhanced_dicom(groups, tmp_path, plain):
+    """Its rescaling inverts; its window shows all; its pixels are three times as high as wide."""
+    rescale, window, measures, group = Dataset(), Dataset(), Dataset(), Dataset()
+    rescale.RescaleSlope, rescale.RescaleIntercept = -1, 300
+    window.WindowCenter, window.WindowWidth = 150.5, 301
+    measures.PixelSpacing = [0.6, 0.2]
+    group.PixelValueTransformationSequence, group.FrameVOILUTSequence = [rescale], [window]
+    group.PixelMeasuresSequence = [measures]
+    path = write_dicom(tmp_path / "a.dcm", (2300 - HALF)[1::3].copy())
+    path = changed(path, **{groups: [group]})
+    assert np.abs(shown(path) - plain)[4:-4, 4:-4].mean() < 6
+
+
+def test_values_in_the_upper_bits_are_refused(tmp_path):
+    path = changed(write_dicom(tmp_path / "a.dcm", U12 << 4), BitsStored=12, HighBit=15)
+    with pytest.raises(DataError, match="a.dcm cannot be read .its values lie in other bits"):
+        open_image(path, SIZE)
+
+
+def test_a_lut_that_is_cut_is_refused(tmp_path):
+    table = lut(np.arange(100))
+    table.LUTDescriptor = [4096, 0, 12]
+    path = write_dicom(tmp_path / "a.dcm", U12, VOILUTSequence=[table])
+    with pytest.raises(DataError, match="a.dcm cannot be read .its LUT has 100 of 4096 entries"):
+        open_image(path, SIZE)
+
+
 def test_a_sigmoid_window(tmp_path):
     """PS3.3 C.11.2.1.3.1, worked out here."""
     path = write_dicom(tmp_path / "a.dcm", U12, WindowCenter=1500, WindowWidth=900, VOILUTFunction="SIGMOID")

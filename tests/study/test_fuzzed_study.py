@@ -16,7 +16,7 @@ from selora.adapters import add_lora
 from selora.data import DataError
 from selora.data.checks import text_figures
 from selora.data.example import Example
-from selora.data.tables import real_text
+from selora.data.texts import real_text
 from selora.diffusion.base import load_tokenizer
 from selora.diffusion.checkpoint import load_checkpoint, save_checkpoint
 from selora.diffusion.finite import dead_tensors
