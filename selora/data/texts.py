@@ -23,8 +23,8 @@ ODD = {  # what a text may be or hold that is none of its words
 
 
 def real_text(text: str, whose: str) -> str:
-    """A text with white space, HTML's line ends too, made single spaces. Raises DataError for one that is empty, a placeholder such as nan,
-    no plain words (`ODD`), or damaged. whose: for the message, which begins with it."""
+    """A text with white space, HTML's line ends too, made single spaces. Raises DataError for one that is empty, a
+    placeholder such as nan, no plain words (`ODD`), or damaged. whose: for the message, which begins with it."""
     text = re.sub(r"(\s|<(?i:br)\s*/?>)+", " ", text).strip()  # a published report of IU X-Ray has <BR>
     if not text:
         raise DataError(f"{whose} has no text. Add it, or remove the row.")
