@@ -1,10 +1,12 @@
 # make env       the virtual environment in .venv (every other target makes it first)
-# make run_all   the whole study; PROFILE=smoke|quick|mini picks its size, DATASETS= and METHODS= narrow it
+# make run_all   the whole study; PROFILE=smoke|quick|mini picks its size, or a .yaml file of your own; DATASETS= and
+#                METHODS= narrow it
 # make publish   copies the tables, figures and records of PROFILE to results/published
 # make site      a site of PROFILE's results, notebooks and documents, in site/; COURSE=1 executes the course first
 # make test      the tests
 # make lint      the style, and the rules on imports in pyproject.toml
 PROFILE ?= $(or $(SELORA_PROFILE),quick)
+NAME = $(basename $(notdir $(PROFILE)))
 PYTHON ?= python3
 export HF_HUB_OFFLINE ?= 1
 export TRANSFORMERS_VERBOSITY ?= error
@@ -33,12 +35,12 @@ env: .venv/.ready
 	@touch $@
 
 run_all: env
-	@mkdir -p results/$(PROFILE)/notebooks
-	.venv/bin/papermill notebooks/run_all.ipynb results/$(PROFILE)/notebooks/run_all.ipynb --log-output --no-progress-bar \
+	@mkdir -p results/$(NAME)/notebooks
+	.venv/bin/papermill notebooks/run_all.ipynb results/$(NAME)/notebooks/run_all.ipynb --log-output --no-progress-bar \
 	    -p profile "$(PROFILE)" -p datasets "$(DATASETS)" -p methods "$(METHODS)"
 
 publish: env
-	.venv/bin/python -m selora.study.report.publish $(PROFILE)
+	.venv/bin/python -m selora.study.report.publish $(NAME)
 
 # Sphinx and its parts are no part of the locks: only the site needs them.
 .venv/.site: .venv/.ready
@@ -47,7 +49,7 @@ publish: env
 	@touch $@
 
 site: .venv/.site
-	.venv/bin/python -m selora.study.report.site $(PROFILE) $(if $(COURSE),--course)
+	.venv/bin/python -m selora.study.report.site $(NAME) $(if $(COURSE),--course)
 
 test: env
 	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -2,9 +2,12 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from peft import PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -36,8 +39,17 @@ def save_lora(unet: nn.Module, text_encoder: nn.Module, folder: Path) -> None:
         config = model.peft_config[adapter_name(model)].to_dict()
         metadata |= {f"{network}.{k}": sorted(v) if isinstance(v, set) else v for k, v in config.items()}
     words = {"format": "pt", "lora_adapter_metadata": json.dumps(metadata, indent=2, sort_keys=True)}
-    with replacing(Path(folder) / WEIGHTS) as partial:
-        save_file(tensors, partial, words)
+    write_tensors(Path(folder) / WEIGHTS, tensors, words)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], words: Mapping[str, str]) -> None:
+    """Write a safetensors file, with words of metadata, so that a reader finds either the old file or the new one,
+    whole. Raises OSError, as of a full disk."""
+    with replacing(path) as partial:
+        try:
+            save_file(dict(tensors), partial, dict(words))
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written ({error}): make room, and start again to go on") from error
 
 
 def named_as_in_diffusers(model: nn.Module) -> dict:

@@ -29,8 +29,14 @@ def check_clone(package: str) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """A record that `write_json` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """A record that `write_json` wrote, or another tool's. Raises ValueError, with its name, where it is none."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}): restore it, or remove it to make it anew") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} is damaged (it holds no record): restore it, or remove it to make it anew")
+    return record
 
 
 def write_json(path: Path, record: dict) -> None:

@@ -12,6 +12,8 @@ from copy import deepcopy
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 from peft import LoraConfig
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -26,10 +28,30 @@ torch.set_num_threads(1)  # models this small only wait for a second thread
 
 WORDS = 77  # CLIP's context
 
+fuzzed = settings(  # 200 examples of each kind; `python scripts/fuzz_data.py` has 10,000
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", 200)),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The file that takes half of the time goes first, so that two processes (`make test`) end together."""
     items.sort(key=lambda item: item.path.name != "test_run.py")
+
+
+def damaged(whole: bytes, until: int | None = None) -> st.SearchStrategy[bytes]:
+    """Files that were cut, or of which some bytes were changed, before a place if one is given."""
+    changes = st.lists(st.tuples(st.integers(0, (until or len(whole)) - 1), st.integers(0, 255)), max_size=4)
+
+    def change(changes, end):
+        content = bytearray(whole)
+        for place, byte in changes:
+            content[place] = byte
+        return bytes(content[:end])
+
+    return st.builds(change, changes, st.one_of(st.just(len(whole)), st.integers(0, len(whole))))
 
 
 def tiny_unet() -> UNet2DConditionModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -30,7 +31,7 @@ def checked(parts: Parts, by_picture: bool = False) -> Parts:
     """
     examples = [example for part in parts.values() for example in part]
     split_of = {example.id: split for split, part in parts.items() for example in part}
-    refuse_twice(examples, lambda example: example.id, "are both {} for short. Rename one.")
+    refuse_twice(examples, lambda e: same_name(e.id), "are both {} for short (capitals do not count). Rename one.")
     refuse_twice(examples, file_of, "are one file. Name it once.")
     for example in examples:
         if example.id != file_name(example.id):
@@ -121,6 +122,11 @@ def file_name(name: str) -> str:
         return name
     told_apart = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:12]
     return f"{safe.encode()[: LONGEST // 2].decode(errors='ignore')}-{told_apart}"
+
+
+def same_name(name: str) -> str:
+    """What two names share that some file systems, and most people, take for one: 'P1' and 'p1'."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def listed(names: Iterable[object]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from .grey import check_jpeg, decoding, to_grey
 if TYPE_CHECKING:  # it is needed for DICOM alone
     from pydicom.dataset import Dataset
 
+ENDINGS = (".dcm", ".dicom")
+NAMING = ("PatientID", "StudyInstanceUID")
 LARGEST = 2**30  # bytes that a file may inflate to
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax
 
@@ -52,6 +55,9 @@ def read_dicom(path: Path, data: bytes) -> Image.Image:
             f"Image {path} is compressed as {syntax.name}, which nothing installed decodes: "
             "pip install 'pylibjpeg[all]' pyjpegls, or save it uncompressed."
         )
+    unfold(file)
+    if isinstance(high := file.get("HighBit"), int) and high >= (file.get("BitsStored") or 8 * 2**8):
+        raise ValueError(f"its values lie in other bits (HighBit {high}) than the lowest {file.BitsStored}")
     kind = str(file.get("PhotometricInterpretation") or "").strip().upper()
     if not kind:
         raise ValueError("it has no PhotometricInterpretation, so that white and black are not told apart; add it")
@@ -74,6 +80,28 @@ def read_dicom(path: Path, data: bytes) -> Image.Image:
     return image if height == image.height else image.resize((image.width, height), Image.Resampling.LANCZOS)
 
 
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, by its ending or its preamble."""
+    if path.suffix.lower() in ENDINGS:
+        return True
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+@cache
+def patient_and_study(path: Path, stamp: tuple[int, int]) -> tuple[str, str]:
+    """The patient and the study that a DICOM file's header names; '' for what it does not name. stamp: when the file
+    changed, since this is kept as long as the process runs."""
+    try:
+        import pydicom
+
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=[*NAMING])
+        patient, study = (str(header.get(name) or "").strip() for name in NAMING)
+    except Exception:  # `read_dicom` says what is the matter with it
+        return "", ""
+    return patient, study
+
+
 def shown(file: Dataset, stored: np.ndarray, kind: str) -> Image.Image:
     """The stored values (H, W) or (H, W, 3) of a file as a picture. kind: their photometric interpretation."""
     bits = file.get("BitsStored") or 8 * stored.itemsize
@@ -90,6 +118,16 @@ def shown(file: Dataset, stored: np.ndarray, kind: str) -> Image.Image:
     values, span = windowed(file, values, span)
     inverted = kind == "MONOCHROME1" or str(file.get("PresentationLUTShape") or "").strip().upper() == "INVERSE"
     return to_grey(values, ~padding(file, stored, bits), span, inverted)
+
+
+def unfold(file: Dataset) -> None:
+    """Give an enhanced DICOM file's rescaling, window and spacing the place that they have in others: there they stand
+    in functional groups."""
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in (file.get(groups) or [])[:1]:
+            for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence"):
+                for element in (element for item in (group.get(name) or [])[:1] for element in item):
+                    file.add(element)
 
 
 def padding(file: Dataset, stored: np.ndarray, bits: int) -> np.ndarray:
@@ -142,6 +180,8 @@ def looked_up(table: Dataset, values: np.ndarray) -> tuple[np.ndarray, tuple[flo
     if isinstance(entries, bytes):
         entries = np.frombuffer(entries, "<u2" if len(entries) >= 2 * (count or 2**16) else "u1")
     entries = np.asarray(entries)[: count or 2**16]
+    if len(entries) < (count or 2**16):
+        raise ValueError(f"its LUT has {len(entries)} of {count or 2**16} entries")
     if first >= 2**15 and values.min() < 0:  # a signed number, written as unsigned
         first -= 2**16
     places = np.clip(np.rint(values) - first, 0, len(entries) - 1).astype(int)

@@ -8,11 +8,18 @@ from pathlib import Path
 SPLITS = ("train", "val", "test")
 
 
-class DataError(ValueError):
+class Printable(Exception):
+    """What can be printed whatever a file is called: bytes that are no text stand as \\udcff."""
+
+    def __str__(self) -> str:
+        return super().__str__().encode(errors="backslashreplace").decode()
+
+
+class DataError(Printable, ValueError):
     """Data that is missing or cannot be used. The message names the file or the choices, and what to do."""
 
 
-class DataWarning(UserWarning):
+class DataWarning(Printable, UserWarning):
     """Data that is used with a reservation, or left out. The message names it and says why."""
 
 

@@ -6,8 +6,9 @@ The table is `metadata.csv` or `metadata.jsonl`, in the folder that is given. It
 - `text`: the prompt.
 - `split`, optional: train, val or test. Without it, 80 % of the images are drawn for training and 20 % for testing,
   and there is no validation.
-- `patient`, `study`, optional: whose or which study's image it is; its images are kept in one split. Without them, and
-  without splits, the images of one folder below are, if there are at least five such that mostly hold a few.
+- `patient`, `study`, optional: whose or which study's image it is; its images are kept in one split. Without them the
+  headers of DICOM files say so; without these, and without splits, the images of one folder below are kept together, if
+  there are at least five such that mostly hold a few.
 - `findings`, optional: names out of FINDINGS, joined by ';' as in the study's own tables, or in JSON Lines also a list.
 
     file_name,text,split,findings
@@ -25,12 +26,14 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from statistics import median
 
-from .checks import Parts, checked, file_name, grouped, warn_of_others
+from .checks import Parts, checked, file_name, grouped, same_name, stamp, warn_of_others
+from .dicom import is_dicom, patient_and_study
 from .example import SPLITS, DataError, DataWarning, Example, check_split
 from .findings import FINDINGS
 from .folders import given_folder
 from .pictures import is_file
-from .tables import Row, is_placeholder, read_lines, read_table, real_text
+from .tables import Row, read_lines, read_table
+from .texts import is_placeholder, real_text
 
 GET_IT = "Name the folder of your images and their metadata.csv (columns file_name and text) by SELORA_DATA."
 COLUMNS, OPTIONAL = ("file_name", "text"), ("split", "findings", "patient", "study")
@@ -49,8 +52,11 @@ def load(split: str, root: Path | None = None) -> list[Example]:
     folder = given_folder(root, GET_IT)
     table = find_table(folder)
     rows = (read_lines if table.suffix == ".jsonl" else read_table)(table, COLUMNS, OPTIONAL)
+    check_columns(rows, table)
     check_groups(rows)
     examples = [read_row(folder, row) for row in rows]
+    if not any(example.study for example in examples):
+        examples = by_header(examples)
     warn_of_others(folder, folder.rglob("*"), examples, table.name)
     parts = named_splits(rows, examples) if any("split" in row for row in rows) else drawn_splits(folder, examples)
     for needed in ("train", "test"):
@@ -69,6 +75,21 @@ def find_table(folder: Path) -> Path:
     return tables[0]
 
 
+def check_columns(rows: Sequence[Row], table: Path) -> None:
+    """Warn (DataWarning) of columns that are not read. Raises DataError for one that holds splits where none is called
+    so."""
+    unread = [name for name in dict.fromkeys(n for row in rows for n in row) if name not in (*COLUMNS, *OPTIONAL)]
+    for name in unread if not any("split" in row for row in rows) else ():
+        values = {row.get(name, "").strip().lower() for row in rows} - {""}
+        if values and values <= SPLIT_FOLDERS:
+            raise DataError(
+                f"The column {name!r} of {table} holds {' and '.join(sorted(values))}, and there is no column 'split'. "
+                "Rename it to 'split', or remove it."
+            )
+    if unread:
+        warnings.warn(f"Columns of {table} that are not read: {', '.join(unread)}.", DataWarning, 2)
+
+
 def check_groups(rows: Sequence[Row]) -> None:
     """Raises DataError where a column `patient` or `study` is there and not filled, or a study has two patients."""
     for column in ("patient", "study"):
@@ -79,8 +100,10 @@ def check_groups(rows: Sequence[Row]) -> None:
                 )
     patients = {}
     for row in rows:
-        if "patient" in row and "study" in row and patients.setdefault(row["study"], row["patient"]) != row["patient"]:
-            raise DataError(f"Study {row['study']} in {row.where} has another patient than before. Name one.")
+        if "patient" in row and "study" in row:
+            study, patient = same_name(row["study"]), same_name(row["patient"])
+            if patients.setdefault(study, patient) != patient:
+                raise DataError(f"Study {row['study']} in {row.where} has another patient than before. Name one.")
 
 
 def read_row(folder: Path, row: Row) -> Example:
@@ -100,7 +123,21 @@ def read_row(folder: Path, row: Row) -> Example:
     # the id names the sample's file; a dot may be part of the name, as in DICOM's 1.2.840.10008
     short = file_name(re.sub(r"\.[A-Za-z]+$", "", str(name)).replace("/", "_"))
     study = row.get("patient") or row.get("study") or ""
-    return Example(short, path, text, tuple(dict.fromkeys(findings)), study=study)
+    return Example(short, path, text, tuple(dict.fromkeys(findings)), study=same_name(study))
+
+
+def by_header(examples: Sequence[Example]) -> Sequence[Example]:
+    """The examples with the patient, else the study, that their DICOM headers name; or as they are, where those name
+    none, or one for most images, which stands for all who were made nameless. Says so (DataWarning)."""
+    headers = [patient_and_study(e.path, stamp(e.path)) if is_dicom(e.path) else ("", "") for e in examples]
+    for which, what in enumerate(("patient", "study")):
+        names = [header[which] for header in headers]
+        counts = Counter(name for name in names if name)
+        if len(counts) >= FEWEST_FOLDERS and 1 < max(counts.values()) <= len(examples) / 2:
+            said = f"images that are of one {what} by their DICOM headers belong in one split"
+            warnings.warn(f"The table names no patient or study: {said}.", DataWarning, 2)
+            return [replace(e, study=same_name(name)) for e, name in zip(examples, names, strict=True)]
+    return examples
 
 
 def named_splits(rows: Sequence[Row], examples: Sequence[Example]) -> Parts:

@@ -25,7 +25,8 @@ from .folders import given_folder
 from .iu_frontal import frontal_images
 from .iu_reports import LARGEST, Report, clean, parse
 from .pictures import is_file
-from .tables import read_table, real_text
+from .tables import read_table
+from .texts import real_text
 
 GET_IT = (
     "Get the IU X-Ray set from Open-i (python -m selora.data.fetch iu-xray) or from Kaggle (raddar, Chest X-rays "
@@ -160,6 +161,6 @@ def read_report(path: Path) -> Report:
 
 def say_left_out(folder: Path, count: int) -> None:
     """Warn (DataWarning) of how many images are not used, and why."""
-    if count:
+    if count > 0:
         reason = "they are not frontal, or their report has no findings"
         warnings.warn(f"{count} images of the IU X-Ray set in {folder} are left out: {reason}.", DataWarning, 2)

@@ -9,20 +9,22 @@ from pathlib import Path
 from .checks import checked, warn_of_others
 from .example import DataError, Example, check_split
 from .folders import given_folder
-from .tables import decoded, real_text
+from .tables import decoded
+from .texts import real_text
 
 GET_IT = (
     "Get the Montgomery County set from the National Library of Medicine (python -m selora.data.fetch montgomery) "
     "and name the folder with MontgomerySet by SELORA_DATA."
 )
+LABELS = {"_0": "normal", "_1": "tuberculosis"}  # how a case's name ends
 SEX = {"M": "male", "F": "female"}
 HEADER = re.compile(r"\s*(?:patient\W{0,3}s?\s+)?(sex|gender|age)\s*[:=]\s*(.*?)\s*", re.I)
 OTHER_HEADER = re.compile(
     r"\s*[^\W\d_][\w'’./() -]{0,40}[:=](\s|$)|\s*patient\W{0,3}s?\s+(sex|gender|age|name|id)\b", re.I
 )
 AGE = re.compile(r"0*(\d{1,3})\s*(?:(y|yrs?|years?)|(m|mos?|months?)|(w|wks?|weeks?)|(d|days?))(?:\s+old)?\.?", re.I)
-UNITS = ("years", "months", "weeks", "days")
-OLDEST = 130  # years
+DAYS = {"years": 365, "months": 30, "weeks": 7, "days": 1}
+OLDEST = 130 * DAYS["years"]
 
 
 def load(split: str, root: Path | None = None) -> list[Example]:
@@ -46,9 +48,10 @@ def load(split: str, root: Path | None = None) -> list[Example]:
             raise DataError(f"Image {path} has no reading. Restore {missing}, or remove the image.")
         if case not in images:
             raise DataError(f"Reading {path} has no image. Restore {folder / 'CXR_png' / case}.png, or remove it.")
+        if case[-2:] not in LABELS:
+            raise DataError(f"Image {images[case]} has a name without _0 (normal) or _1 (tuberculosis) at its end.")
     examples = [
-        Example(case, path, compose(*parse(readings[case])), ("normal",) if case.endswith("_0") else ("tuberculosis",))
-        for case, path in images.items()
+        Example(case, path, compose(*parse(readings[case])), (LABELS[case[-2:]],)) for case, path in images.items()
     ]
     warn_of_others(folder, (folder / "CXR_png").iterdir(), examples, "the set, as PNG with a reading,")
     random.Random(42).shuffle(examples)
@@ -80,7 +83,7 @@ def parse(path: Path) -> tuple[str, str, str]:
             if header[2] and not found[name]:
                 raise DataError(
                     f"Line {number} of {path} has the {name} {header[2]!r}, which is not understood. Write M, F or O, "
-                    "or a number with Y, M, W or D."
+                    "or a number above 0 with Y, M, W or D."
                 )
         elif OTHER_HEADER.match(line):
             raise DataError(f"Line {number} of {path} is no part of a reading: {line.strip()!r:.60}. Remove it.")
@@ -105,9 +108,9 @@ def read_age(value: str) -> str:
     age = AGE.fullmatch(value)
     if not age:
         return ""
-    unit = UNITS[next(i for i, named in enumerate(age.groups()[1:]) if named)]
+    unit = next(unit for unit, named in zip(DAYS, age.groups()[1:], strict=True) if named)
     number = int(age[1])
-    if unit == "years" and number > OLDEST:
+    if not number or number * DAYS[unit] > OLDEST:
         return ""
     return f"{number} {unit if number != 1 else unit[:-1]}"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from .example import DataError, Example
 from .iu_drr import load_rendered
 from .montgomery import compose
-from .tables import Row, real_text
+from .tables import Row
+from .texts import real_text
 
 
 def load(split: str, root: Path | None = None) -> list[Example]:

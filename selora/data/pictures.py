@@ -12,12 +12,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from .dicom import read_dicom
+from .dicom import ENDINGS, is_dicom, read_dicom
 from .example import DataError, DataWarning, Example
 from .grey import check_jpeg, check_png, decoding, ends_in_zeros, to_grey
 
 LARGEST_FILE = 2**30  # bytes
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of grey with more than 8 bits
+REFUSED = {  # Pillow's formats
+    "EPS": "reading would run a program",
+    "WMF": "reading would run a program",
+    "FITS": "values would be read in another order of bytes",
+}
 PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 262, 284, 339  # tags of TIFF, and some of their values
 WHITE_IS_ZERO, SEPARATE, SIGNED = 0, 2, 2
 
@@ -56,9 +61,8 @@ def is_picture(path: Path) -> bool:
         return False
     ending = path.suffix.lower()
     if re.fullmatch(r"\.[a-z]\w*", ending):
-        return ending in (".dcm", ".dicom") or Image.registered_extensions().get(ending) in Image.OPEN
-    with path.open("rb") as file:  # '1.2.840.10008' has no ending
-        return file.read(132)[128:] == b"DICM"
+        return ending in ENDINGS or Image.registered_extensions().get(ending) in Image.OPEN
+    return is_dicom(path)  # '1.2.840.10008' has no ending
 
 
 def is_file(path: Path) -> bool:
@@ -75,7 +79,7 @@ def read_image(path: Path) -> Image.Image:
     if path.stat().st_size > LARGEST_FILE:
         raise ValueError(f"it has more than {LARGEST_FILE:,} bytes")
     data = path.read_bytes()
-    if path.suffix.lower() in (".dcm", ".dicom") or data[128:132] == b"DICM":
+    if path.suffix.lower() in ENDINGS or data[128:132] == b"DICM":
         image = read_dicom(path, data)
     else:
         with decoding():
@@ -94,6 +98,8 @@ def read_picture(data: bytes) -> Image.Image:
     """A picture of one of Pillow's formats in grey of 8 bits. Raises what Pillow raises, and ValueError for what it
     would read in part or wrongly."""
     with Image.open(BytesIO(data)) as opened:
+        if opened.format in REFUSED:
+            raise ValueError(f"it is {opened.format}, of which {REFUSED[opened.format]}; save it as PNG")
         if (frames := getattr(opened, "n_frames", 1)) > 1:
             raise ValueError(f"it holds {frames} pictures; save the one that is meant by itself")
         if opened.format in ("JPEG", "MPO"):

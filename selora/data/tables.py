@@ -8,12 +8,12 @@ import difflib
 import io
 import json
 import re
-import unicodedata
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from .example import DataError, DataWarning
+from .texts import plain
 
 BYTE_ORDER_MARKS = {  # UTF-32's first: it begins as UTF-16's does
     codecs.BOM_UTF8: "utf-8-sig",
@@ -23,10 +23,7 @@ BYTE_ORDER_MARKS = {  # UTF-32's first: it begins as UTF-16's does
     codecs.BOM_UTF16_BE: "utf-16",
 }
 DELIMITERS = ",;\t|"
-PLACEHOLDERS = {  # what programs and people write where there is nothing, without its signs
-    "", "na", "nan", "nat", "nil", "none", "null", "undefined", "missing", "unknown", "empty", "notavailable",
-    "notapplicable", "tbd", "todo", "true", "false",
-}  # fmt: skip
+SYNONYMS = {"patient": ("subject", "mrn", "pid"), "study": ("studyinstance", "exam", "accession")}
 ALIKE = 0.75  # difflib's ratio of names that one slip of the pen tells apart
 
 
@@ -113,7 +110,7 @@ def check_swallowed(rows: list[Row], key: str, place: int, width: int, delimiter
 
 
 def read_lines(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[Row]:
-    """The rows of a JSON Lines file by the rules of `read_table`: one object a line, of these columns alone.
+    """The rows of a JSON Lines file by the rules of `read_table`: one object a line.
 
     A list of texts becomes one text, joined by ';', and a whole number of an optional column its digits; null is
     nothing. Raises DataError also for a line that is no object with `columns`, and for other values.
@@ -135,8 +132,8 @@ def read_lines(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
         cells = dict(zip(settled[given], (value for _, value in pairs), strict=True)) if given else {}
         if any(cells.get(name) is None for name in columns):
             raise DataError(f"L{where[1:]} is no object with {' and '.join(columns)}. Add what is missing.")
-        looked_for = [name for name in (*columns, *optional) if name in cells]
-        row = Row((name, cell_of(cells[name], name, where, name in columns)) for name in looked_for)
+        known = (*columns, *optional)
+        row = Row((n, cell_of(cells[n], n, where, n in columns) if n in known else str(cells[n])) for n in cells if n)
         row.where = where
         rows.append(row)
     return rows
@@ -182,11 +179,6 @@ def decoded(path: Path, kind: str, needs: str, what: str = "Table") -> str:
     return text
 
 
-def plain(name: str) -> str:
-    """A column's name without what is easily mistyped: case, spaces and signs."""
-    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name)).casefold()
-
-
 def settle(names: tuple[str, ...], columns: Sequence[str], optional: Sequence[str], whose: str) -> list[str]:
     """The names to use for those of a header. Raises DataError for one that stands twice, or nearly is one that is
     looked for; warns (DataWarning) of one that is used though it is not written so."""
@@ -208,28 +200,11 @@ def settle(names: tuple[str, ...], columns: Sequence[str], optional: Sequence[st
 
 
 def near(name: str, looked_for: str) -> bool:
-    """Whether one name may be meant by another: a slip of the pen, a plural, or what a number of it would be called."""
-    stem = looked_for.rstrip("s")
-    if rest := re.fullmatch(rf"(?:data|dataset|image|img)?{stem}s?(.*)", name):
-        return re.fullmatch(r"\d*|s?(uids?|ids?|no|nr|num|number|key|name|labels?|list)", rest[1]) is not None
+    """Whether one name may be meant by another: a slip of the pen, a plural, a synonym, or what a number of it would be
+    called."""
+    stems = (looked_for.rstrip("s"), *SYNONYMS.get(looked_for, ()))
+    found = [re.fullmatch(rf"(?:data|dataset|image|img)?{stem}s?(.*)", name) for stem in stems]
+    if any(found):
+        number = r"\d*|s?(uids?|ids?|no|nr|num|number|key|name|labels?|list)"
+        return any(re.fullmatch(number, rest[1]) for rest in found if rest)
     return difflib.SequenceMatcher(None, name, looked_for).ratio() >= ALIKE
-
-
-def real_text(text: str, whose: str) -> str:
-    """A text with white space made single spaces. Raises DataError for one that is empty, a placeholder such as nan, a
-    list, or damaged. whose: for the message, which begins with it."""
-    text = re.sub(r"\s+", " ", text).strip()
-    if not text:
-        raise DataError(f"{whose} has no text. Add it, or remove the row.")
-    if is_placeholder(text) or not any(sign.isalpha() for sign in text):
-        raise DataError(f"{whose} has the text {text[:60]!r}, which stands for none. Write it, or remove the row.")
-    if text[0] + text[-1] in ("[]", "{}"):
-        raise DataError(f"{whose} has a list as text: {text[:60]!r}. Write it as a sentence.")
-    if any(sign == "\ufffd" or unicodedata.category(sign) in ("Cc", "Cs") for sign in text):
-        raise DataError(f"{whose} has signs in {text[:60]!r} that its writing damaged. Save it anew in UTF-8.")
-    return text
-
-
-def is_placeholder(text: str) -> bool:
-    """Whether a text is empty, or what programs and people write for nothing: nan, None, N/A, -."""
-    return plain(text) in PLACEHOLDERS

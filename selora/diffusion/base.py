@@ -3,15 +3,18 @@
 from pathlib import Path
 
 import torch
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDPMScheduler, ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
-from transformers import CLIPTokenizer
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from selora.diffusion.machine import autocast, place
 from selora.files import REPOSITORY, read_json
 
 TIMESTEPS = 1000  # of the noise schedule: `draws` draws from as many
+PARTS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+BETAS = ("beta_start", "beta_end", "beta_schedule")  # of the noise schedule's configuration
 WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")  # how diffusers and transformers name their files
 
 
@@ -34,32 +37,50 @@ def load_base(name: str, precision: str = "fp32") -> StableDiffusionPipeline:
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     folder = REPOSITORY / name
+    source = folder if folder.is_dir() else name
     if folder.is_dir():
         check_files(folder)
     try:
+        parts = {part: read_whole(cls, source, subfolder=part) for part, cls in PARTS.items()}
         pipe = StableDiffusionPipeline.from_pretrained(
-            folder if folder.is_dir() else name,
-            safety_checker=None,
-            requires_safety_checker=False,
-            use_safetensors=True,
+            source, **parts, safety_checker=None, requires_safety_checker=False, use_safetensors=True
         )
-    except (OSError, ValueError) as error:  # ValueError: the name of a folder that is not there is no hub id
+    except Exception as error:  # diffusers, transformers and tokenizers raise whatever they meet in a damaged file
+        why = " ".join(f"{type(error).__name__}: {error}".split())
         if folder.is_dir():
-            raise FileNotFoundError(f"base model {folder} is incomplete, fetch it again: {error}") from error
+            raise FileNotFoundError(
+                f"base model {folder} is incomplete or damaged, fetch it again: {why:.500}"
+            ) from error
         raise FileNotFoundError(
             f"base model '{name}' is neither a folder in {REPOSITORY} nor a model that can be fetched now: check the "
-            "profile's base_model, or fetch it first: python -m selora.data.fetch sd15, or `hf download` for another"
+            "profile's base_model, or fetch it first: python -m selora.data.fetch sd15, or `hf download` for another "
+            f"({why:.500})"
         ) from error
     check_kind(pipe, name)
     place(pipe, precision)
     return pipe
 
 
+def read_whole(cls: type, source: str | Path, **where: str) -> nn.Module:
+    """A model of diffusers or transformers, with all its tensors from its file: what a file lacks they would draw at
+    random, saying so in a log alone.
+
+    Raises OSError for a file that lacks some, or that holds more than its configuration has a place for; and whatever
+    from_pretrained raises.
+    """
+    model, found = cls.from_pretrained(source, use_safetensors=True, output_loading_info=True, **where)
+    if lacking := sorted(found["missing_keys"]):
+        raise OSError(f"{len(lacking)} tensors are not in the file of its {cls.__name__}, {lacking[0]} the first")
+    if issubclass(cls, ModelMixin) and (spare := sorted(found["unexpected_keys"])):  # text encoders may be cut short
+        raise OSError(f"{len(spare)} tensors in its file are none of its {cls.__name__}'s, {spare[0]} the first")
+    return model
+
+
 def check_files(folder: Path) -> None:
     """Look at a base's folder before anything is read.
 
     Raises:
-        ValueError: for a pipeline of another class than Stable Diffusion's.
+        ValueError: for a pipeline of another class than Stable Diffusion's, or a noise schedule that is not told.
         FileNotFoundError: for weights in a form alone that is not read, with how to bring them to another.
     """
     index = folder / "model_index.json"
@@ -69,6 +90,10 @@ def check_files(folder: Path) -> None:
             f"base model {folder} is a {kind}: only Stable Diffusion 1.x and 2.x (a StableDiffusionPipeline) can be "
             "adapted here: choose such a one as base_model"
         )
+    schedule = folder / "scheduler" / "scheduler_config.json"
+    lacking = [key for key in BETAS if key not in (read_json(schedule) if schedule.is_file() else BETAS)]
+    if lacking:  # diffusers has values of its own, of another schedule than Stable Diffusion's
+        raise ValueError(f"{schedule} lacks {', '.join(lacking)}: fetch it again")
     save = "StableDiffusionPipeline.from_pretrained({0!r}, {1}).save_pretrained({0!r})"
     for part in ("unet", "text_encoder", "vae"):
         files = [path.name for path in folder.glob(f"{part}/*") if path.name.startswith(WEIGHTS)]
@@ -103,6 +128,8 @@ def check_kind(pipe: StableDiffusionPipeline, name: str) -> None:
         )
     elif pipe.unet.config.addition_embed_type is not None:
         wrong = "has a U-Net that takes more than a text (as SDXL's): choose Stable Diffusion 1.x or 2.x"
+    elif any(pipe.vae.config.get(key) is not None for key in ("shift_factor", "latents_mean", "latents_std")):
+        wrong = "has an autoencoder whose latents are shifted, which is not done here: choose another"
     elif words > context:
         wrong = (
             f"has a tokenizer that cuts texts at {words} tokens, but a text encoder of {context}: write "
@@ -130,6 +157,8 @@ def try_base(pipe: StableDiffusionPipeline, name: str, size: int) -> None:
         raise ValueError(f"base model '{name}' cannot be run at {size} pixels ({error}): choose another") from error
     if found.shape != latents.shape:
         raise ValueError(f"base model '{name}' predicts no latents of its own kind: choose another")
+    if not found.isfinite().all():
+        raise ValueError(f"base model '{name}' predicts numbers that are not finite: fetch it again")
 
 
 def noise_schedule(pipe: StableDiffusionPipeline) -> DDPMScheduler:

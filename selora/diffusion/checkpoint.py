@@ -7,26 +7,23 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from selora.files import replacing
+from selora.export import write_tensors
 
 
 def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], record: dict) -> None:
-    """Write tensors and record so that a reader finds either the old file or the new one, whole. Raises OSError, as of
-    a full disk."""
+    """Write tensors and record, as `write_tensors` does."""
     whole = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    with replacing(path) as partial:
-        try:
-            save_file(whole, partial, {"record": json.dumps(record)})
-        except SafetensorError as error:
-            raise OSError(f"{path} cannot be written ({error}): make room, and start again to go on") from error
+    write_tensors(path, whole, {"record": json.dumps(record)})
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """The tensors and the record that `save_checkpoint` wrote."""
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["record"])
+    """The tensors and the record that `save_checkpoint` wrote. Raises ValueError, with its name, for a damaged file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["record"])
+    except (SafetensorError, LookupError, TypeError, ValueError) as error:  # of a header that is none, or has no record
+        raise ValueError(f"{path} is damaged ({error}): remove it to make it anew") from error
 
 
 def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:

@@ -2,6 +2,7 @@
 May enter: a method, one file beside this one and one line here, its class and all its settings.
 """
 
+import re
 from importlib import import_module
 
 METHODS = {
@@ -50,11 +51,13 @@ def named(name: str) -> tuple[str, dict]:
     """A method and its changed settings from a run's name: 'selora@1.05' is SeLoRA at that threshold (the ablation).
 
     Raises:
-        ValueError: for an unknown method, with the choices, or a threshold of a method that has none.
+        ValueError: for an unknown method, with the choices, or a threshold that is no number or of a method without.
     """
     method, at, threshold = name.partition("@")
     if method not in METHODS:
         raise ValueError(f"unknown method '{method}': choose from {', '.join(METHODS)}")
     if at and "threshold" not in METHODS[method][1]:
         raise ValueError(f"'{name}' gives a threshold, which {method} does not have: write selora@{threshold}")
+    if at and not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", threshold):
+        raise ValueError(f"'{name}' gives as threshold {threshold!r}: write a number, as {method}@1.05")
     return method, {"threshold": float(threshold)} if at else {}

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import CLIPModel, CLIPProcessor
 
+from selora.diffusion.base import read_whole
 from selora.files import REPOSITORY
 
 
@@ -23,12 +24,13 @@ class CLIP(nn.Module):
         folder = REPOSITORY / name
         source: str | Path = folder if folder.is_dir() else name
         try:
-            self.model = CLIPModel.from_pretrained(source, use_safetensors=True).eval().requires_grad_(False)
+            self.model = read_whole(CLIPModel, source).eval().requires_grad_(False)
             self.processor = CLIPProcessor.from_pretrained(source)
-        except OSError as error:
+        except Exception as error:  # transformers and tokenizers raise whatever they meet in a damaged file
+            why = " ".join(f"{type(error).__name__}: {error}".split())
             raise FileNotFoundError(
-                f"CLIP '{name}' is neither a folder in {REPOSITORY} nor a model that can be fetched now: check the "
-                "profile's clip, or fetch it first with `hf download`"
+                f"CLIP '{name}' is neither a whole folder in {REPOSITORY} nor a model that can be fetched now: check "
+                f"the profile's clip, or fetch it first with `hf download` ({why:.500})"
             ) from error
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
+from selora.diffusion.base import read_whole
 from selora.files import DATA
 from selora.scoring import SHIPPED
 
@@ -60,7 +61,7 @@ class MiniCLIP(Encoder):
         super().__init__()
         from transformers import CLIPModel
 
-        self.network = CLIPModel.from_pretrained(MINI_CLIP, local_files_only=True)
+        self.network = read_whole(CLIPModel, MINI_CLIP, local_files_only=True)
         self.freeze()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -1,30 +1,72 @@
 """What a finished run makes of any prompt, the paper's own above all."""
 
+from pathlib import Path
+
+from diffusers import StableDiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file
 
 from selora.diffusion.base import load_base
 from selora.diffusion.checkpoint import load_checkpoint
+from selora.diffusion.finite import dead_tensors
+from selora.export import WEIGHTS
 from selora.study.results import Run
 from selora.study.stages import sampler
+
+LINEAR = "linear_layers.safetensors"  # the full fine-tune's
 
 
 def sample_run(run: Run, prompt: str, count: int) -> list[Image.Image] | None:
     """What a finished run makes of any prompt, from noises that are the same for every run.
 
     None for a run whose weights are in another format than diffusers' LoRA or the full fine-tune's own, or belong to
-    a base of four bits.
+    a base of four bits. Raises ValueError as `load_weights`.
     """
     profile, folder = run.profile, run.folder
     if run.method == "qlora":
         return None
     pipe = load_base(profile.base_model, profile.precision)
-    if (folder / "pytorch_lora_weights.safetensors").exists():
-        pipe.load_lora_weights(folder)
-    elif (folder / "linear_layers.safetensors").exists():
-        for name, tensor in load_checkpoint(folder / "linear_layers.safetensors")[0].items():
-            network, _, parameter = name.partition(".")
-            getattr(pipe, network).get_parameter(parameter).data = tensor.to(pipe.device)  # as scored: in fp32
+    if (path := folder / WEIGHTS).exists() or (path := folder / LINEAR).exists():
+        load_weights(pipe, path)
     elif (folder / "history.csv").exists():  # it was trained
         return None
     images = sampler(profile, pipe, profile.seeds[0])([prompt] * count)
     return [Image.fromarray(image) for image in images]
+
+
+def load_weights(pipe: StableDiffusionPipeline, path: Path) -> None:
+    """Put a run's saved weights into the pipeline of its base.
+
+    Raises ValueError for a file that is damaged, is not of this base, or holds a number that is not finite.
+    """
+    try:
+        (load_adapter if path.name == WEIGHTS else load_linear)(pipe, path)
+    except Exception as error:  # diffusers and PEFT raise whatever they meet
+        raise ValueError(
+            f"{path} does not fit the base model ({error}): move the run's folder away to make it anew"
+        ) from error
+
+
+def load_adapter(pipe: StableDiffusionPipeline, path: Path) -> None:
+    """Load a LoRA file by diffusers, all of it: a layer that the base does not have would be passed over."""
+    saved = load_file(path)
+    if dead := dead_tensors(saved):
+        raise ValueError(f"{dead[0]} is not finite")
+    pipe.load_lora_weights(path.parent, weight_name=path.name, use_safetensors=True)
+    models = (pipe.unet, pipe.text_encoder)
+    loaded = sum(p.numel() for model in models for name, p in model.named_parameters() if ".lora_" in name)
+    if loaded != (held := sum(tensor.numel() for tensor in saved.values())):
+        raise ValueError(f"{loaded} of its {held} numbers find a place")
+
+
+def load_linear(pipe: StableDiffusionPipeline, path: Path) -> None:
+    """Load the full fine-tune's layers, as scored: in fp32."""
+    saved = load_checkpoint(path)[0]
+    if dead := dead_tensors(saved):
+        raise ValueError(f"{dead[0]} is not finite")
+    for name, tensor in saved.items():
+        network, _, parameter = name.partition(".")
+        own = getattr(pipe, network).get_parameter(parameter)
+        if own.shape != tensor.shape:
+            raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, not {tuple(own.shape)}")
+        own.data = tensor.to(pipe.device)

@@ -9,6 +9,7 @@ import threading
 import zipfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -179,6 +180,47 @@ def test_an_archive_that_leaves_its_folder_is_refused(archive, tmp_path):
         transfer.unpack(path, tmp_path / "raw" / "set")
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
     assert not (tmp_path / "raw" / "set").exists()
+
+
+def of_another_kind(content: bytes, place: int, value: int) -> bytes:
+    """A zip of which a field is changed in its local and its central header (which stands two bytes further)."""
+    central = content.index(b"PK\x01\x02")
+    changed = bytearray(content)
+    for start in (place, central + place + 2):
+        changed[start : start + 2] = value.to_bytes(2, "little")
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        of_another_kind(zipped({"a": BODY}), 6, 1),  # encrypted
+        of_another_kind(zipped({"a": BODY}), 8, 99),  # compressed as WinZip's AES
+        of_another_kind(zipped({"a": BODY}), 8, 9),  # Deflate64
+        tgz({"a": b"1", "a/b": b"2"}),
+        zipped({"a": b"1", "a/b": b"2"}),
+        tgz({"a": BODY})[:40],
+        zipped({"a" * 300: b"1"}),
+        b"",
+    ],
+    ids=["encrypted", "aes", "deflate64", "tar-file-and-folder", "zip-file-and-folder", "cut", "long-name", "empty"],
+)
+def test_an_archive_that_cannot_be_unpacked_is_named(archive, tmp_path):
+    path = tmp_path / "set.archive"
+    path.write_bytes(archive)
+    with pytest.raises(DataError, match="set.archive is no intact archive.*Remove it"):
+        transfer.unpack(path, tmp_path / "set")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("pack", [tgz, zipped])
+def test_an_archive_that_unpacks_to_more_than_there_is_room_for(pack, tmp_path, monkeypatch):
+    path = tmp_path / "set.archive"
+    path.write_bytes(pack({"a": bytes(10**6), "b": bytes(10**6)}))
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**6 - 1))
+    with pytest.raises(DataError, match="are needed in .*make room"):
+        transfer.unpack(path, tmp_path / "set")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("archive", [b"<html>moved</html>", tgz({"a": BODY})[:-9000], zipped({"a": BODY})[:-50]])

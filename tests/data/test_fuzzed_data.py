@@ -1,30 +1,28 @@
-"""Whatever bytes a user has: a value that holds what it promises, or a DataError; never another exception.
+"""Whatever bytes a user has: a value that holds what it promises, or a DataError; never another exception."""
 
-200 examples of each here; `python scripts/fuzz_data.py` runs 10,000 once.
-"""
-
+import contextlib
+import gzip
 import io
 import json
-import os
+import shutil
+import tarfile
 import warnings
+import zipfile
 
 import numpy as np
+import pydicom
 import pytest
-from hypothesis import HealthCheck, given, settings
+from conftest import damaged, fuzzed
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from test_pictures import write_dicom
 
 from selora.data import FINDINGS, DataError, load_examples, open_image
+from selora.data.dicom import patient_and_study
+from selora.data.fetch.transfer import unpack
 from selora.data.iu_xray import read_report
 from selora.data.montgomery import parse
-
-fuzzed = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", 200)),
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 20), dtype=np.uint8)
 
@@ -43,19 +41,6 @@ def folder(tmp_path_factory):
     for i, name in enumerate("abcdefghij"):
         Image.fromarray(np.roll(PIXELS, i)).save(folder / f"{name}.png")
     return folder
-
-
-def damaged(whole: bytes) -> st.SearchStrategy[bytes]:
-    """Files that were cut, or of which some bytes were changed."""
-    changes = st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), max_size=4)
-
-    def change(changes, end):
-        content = bytearray(whole)
-        for place, byte in changes:
-            content[place] = byte
-        return bytes(content[:end])
-
-    return st.builds(change, changes, st.one_of(st.just(len(whole)), st.integers(0, len(whole))))
 
 
 def saved(**options) -> bytes:
@@ -111,6 +96,53 @@ def test_dicom(name, tmp_path, dicom):
         opened(tmp_path / name, content)
 
     check()
+
+
+ELEMENTS = (
+    "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
+    "PhotometricInterpretation", "NumberOfFrames", "PlanarConfiguration", "RescaleSlope", "RescaleIntercept",
+    "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape", "PixelPaddingValue",
+    "PixelPaddingRangeLimit", "PixelSpacing", "PixelAspectRatio", "ModalityLUTSequence", "VOILUTSequence", "PatientID",
+    "StudyInstanceUID", "RedPaletteColorLookupTableDescriptor", "SharedFunctionalGroupsSequence",
+)  # fmt: skip
+NUMBER = st.one_of(st.integers(-70000, 70000), st.floats(), st.sampled_from([0, 1, 8, 12, 16, 24, 255, 4095]))
+HELD = st.one_of(
+    st.none(), NUMBER, st.lists(NUMBER, max_size=3), st.text(max_size=8),
+    st.sampled_from(["MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "PALETTE COLOR", "INVERSE", "SIGMOID", "1\\2"]),
+)  # fmt: skip
+
+
+@st.composite
+def sequences(draw):
+    """Items of a sequence that hold anything, a LUT's parts among it."""
+    item = pydicom.Dataset()
+    for name, vr in (("LUTDescriptor", "US"), ("LUTData", "US"), ("LUTData", "OW"), ("RescaleSlope", "DS")):
+        if draw(st.booleans()):
+            entries = draw(st.lists(st.integers(0, 65535), max_size=5))
+            value = np.array(entries, "<u2").tobytes() if vr == "OW" else entries
+            item.add_new(pydicom.datadict.tag_for_keyword(name), vr, value)
+    return pydicom.Sequence([item] * draw(st.integers(0, 2)))
+
+
+@fuzzed
+@given(changes=st.dictionaries(st.sampled_from(ELEMENTS), HELD, max_size=5), sequence=sequences(), data=st.data())
+def test_dicom_headers(changes, sequence, data, tmp_path, dicom):
+    """Elements of any value, as their dictionary has them or as another kind."""
+    file = pydicom.dcmread(io.BytesIO(dicom))
+    for name, value in changes.items():
+        tag = pydicom.datadict.tag_for_keyword(name)
+        vr = pydicom.datadict.dictionary_VR(tag).split(" ")[0]
+        with contextlib.suppress(ValueError, TypeError, AttributeError, OverflowError):  # what pydicom does not take
+            if vr == "SQ":
+                file.add_new(tag, vr, sequence)
+            else:
+                file.add_new(tag, data.draw(st.sampled_from([vr, vr, "LO", "FD", "US"])), value)
+    try:
+        file.save_as(tmp_path / "a.dcm")
+    except Exception:  # what cannot be written is no file of a user's
+        return
+    opened(tmp_path / "a.dcm", (tmp_path / "a.dcm").read_bytes())
+    assert all(isinstance(part, str) for part in patient_and_study.__wrapped__(tmp_path / "a.dcm", (0, 0)))
 
 
 @fuzzed
@@ -203,6 +235,48 @@ def test_readings(content, tmp_path):
         number, unit = age.split()
         assert sex in "MFO" and int(number) >= 0 and unit.rstrip("s") in ("year", "month", "week", "day")
         assert reading.strip() and "Patient's" not in reading
+
+
+def archive(kind: str) -> bytes:
+    """Two files and a folder of 'set', packed."""
+    file = io.BytesIO()
+    parts = {"set/1.xml": b"<a/>" * 30, "set/images/2.png": bytes(range(99))}
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name, content in parts.items():
+                packed.writestr(name, content)
+    else:
+        with tarfile.open(fileobj=file, mode="w:gz") as packed:
+            for name, content in parts.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                packed.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+@st.composite
+def archives(draw) -> bytes:
+    """A damaged archive; of a .tgz also with damage below its compression."""
+    kind = draw(st.sampled_from(["zip", "tgz", "tar in tgz"]))
+    if kind == "tar in tgz":
+        return gzip.compress(draw(damaged(gzip.decompress(archive("tgz")), until=2048)), 1, mtime=0)
+    return draw(damaged(archive(kind)))
+
+
+@fuzzed
+@given(content=archives())
+def test_archives(content, tmp_path):
+    shutil.rmtree(tmp_path)
+    (tmp_path / "raw").mkdir(parents=True)
+    (tmp_path / "raw" / "a.tgz").write_bytes(content)
+    try:
+        unpack(tmp_path / "raw" / "a.tgz", tmp_path / "raw" / "set")
+    except DataError as error:
+        assert "a.tgz" in str(error) or "archive" in str(error) or "needed" in str(error)
+        assert [path.name for path in (tmp_path / "raw").iterdir()] == ["a.tgz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+    assert {path.name for path in (tmp_path / "raw").iterdir()} <= {"a.tgz", "set"}
+    assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
 
 
 REPORT = (

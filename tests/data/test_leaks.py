@@ -2,13 +2,16 @@
 
 import csv
 import hashlib
+import json
 import os
 import random
 import shutil
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+from test_pictures import write_dicom
 
 from selora.data import SPLITS, DataError, Example, load_examples, load_splits, open_image
 from selora.data.checks import checked, describe, file_name, text_figures
@@ -55,6 +58,17 @@ def test_a_picture_named_twice_by_whatever_way(folder):
             loaded(folder)
 
 
+@pytest.mark.parametrize("pair", [("Film.png", "film.png"), ("É.png", "é.PNG"), ("A.png", "a.jpg")])
+def test_names_that_some_disks_take_for_one(pair, tmp_path):
+    for i, name in enumerate([*pair, "b.png", "c.png", "d.png"]):
+        picture(tmp_path / name, i)
+    if len({path.name for path in tmp_path.iterdir()}) < 5:
+        pytest.skip("this disk takes them for one")
+    write(tmp_path, [(name, f"Film {name}") for name in [*pair, "b.png", "c.png", "d.png"]])
+    with pytest.raises(DataError, match="are both .* for short .capitals do not count"):
+        loaded(tmp_path)
+
+
 def test_a_copy_in_another_split_is_refused_and_one_in_the_same_is_named(folder):
     shutil.copy(folder / "3.png", folder / "copy.png")
     header = ("file_name", "text", "split")
@@ -75,6 +89,14 @@ def test_a_study_is_kept_together_by_its_column(column, folder):
     rows = [(*row, f"P{i // 3}", "test" if i < 4 else "train") for i, row in enumerate(ROWS)]  # P1 on both sides
     write(folder, rows, ("file_name", "text", column, "split"))
     with pytest.raises(DataError, match=r"several splits are of one study, report or patient: .*3.png \(test\)"):
+        loaded(folder)
+
+
+@pytest.mark.parametrize("spelt", [("P1", "p1"), ("Müller 3", "MÜLLER 3"), ("Ａ9", "A9")])
+def test_a_patient_is_one_however_he_is_spelt(spelt, folder):
+    rows = [(*row, spelt[i] if i < 2 else f"Q{i}", "test" if i in (0, 5) else "train") for i, row in enumerate(ROWS)]
+    write(folder, rows, ("file_name", "text", "patient", "split"))
+    with pytest.raises(DataError, match="several splits are of one study, report or patient"):
         loaded(folder)
 
 
@@ -106,6 +128,58 @@ def test_a_folder_a_study_is_kept_together_without_a_column(layout, tmp_path):
     train, test = ({e.prompt.split(",")[0] for e in parts[split]} for split in ("train", "test"))
     assert train and test and not train & test
     assert any("taken for one study" in sentence for sentence in said)
+
+
+def dicoms(folder, header) -> list[str]:
+    """Twenty DICOM files, the i-th with the elements of header(i)."""
+    for i in range(20):
+        write_dicom(folder / f"{i}.dcm", np.random.default_rng(i).integers(0, 99, (9, 8), dtype=np.uint8), **header(i))
+    return [f"{i}.dcm" for i in range(20)]
+
+
+@pytest.mark.parametrize("element", ["PatientID", "StudyInstanceUID"])
+def test_dicom_headers_keep_a_patient_or_a_study_together(element, tmp_path):
+    names = dicoms(tmp_path, lambda i: {element: f"1.2.{i // 3}"})
+    write(tmp_path, [(name, f"Film {i // 3}.") for i, name in enumerate(names)])
+    parts, said = loaded(tmp_path)
+    train, test = ({e.prompt for e in parts[split]} for split in ("train", "test"))
+    assert train and test and not train & test and any("by their DICOM headers" in sentence for sentence in said)
+    write(tmp_path, [(n, f"Film {i}.", "test" if i < 4 else "train") for i, n in enumerate(names)],
+          ("file_name", "text", "split"))  # fmt: skip
+    with pytest.raises(DataError, match="several splits are of one study, report or patient"):
+        loaded(tmp_path)
+    rows = [(n, f"Film {i}.", f"Q{i}", "test" if i < 4 else "train") for i, n in enumerate(names)]
+    write(tmp_path, rows, ("file_name", "text", "patient", "split"))  # the table knows better
+    assert len(loaded(tmp_path)[0]["test"]) == 4
+
+
+@pytest.mark.parametrize("patient", [lambda i: "ANON", lambda i: "", lambda i: "ANON" if i < 14 else str(i), str])
+def test_headers_that_name_nobody_keep_nothing_together(patient, tmp_path):
+    write(tmp_path, [(n, f"Film {i}.") for i, n in enumerate(dicoms(tmp_path, lambda i: {"PatientID": patient(i)}))])
+    parts, said = loaded(tmp_path)
+    assert len(parts["test"]) == 4 and not said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux alone")
+def test_a_name_that_is_no_text_can_be_said(folder, capsys):
+    picture(folder / os.fsdecode(b"left\xff.png"), 30)
+    picture(folder / os.fsdecode(b"f\xe9.png"), 31)
+    write(folder, ROWS)
+    (sentence,) = loaded(folder)[1]
+    assert "left out: 2" in sentence and "left\\udcff.png" in sentence and sentence.encode()
+    lines = [
+        json.dumps({"file_name": name, "text": text}) for name, text in [*ROWS, (os.fsdecode(b"f\xe9.png"), "Film.")]
+    ]
+    (folder / "metadata.csv").unlink()
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    ids = [e.id for part in loaded(folder)[0].values() for e in part]
+    assert len(ids) == 21 and all(name.encode() for name in ids)
+    (folder / "metadata.jsonl").write_text(
+        "\n".join([*lines, json.dumps({"file_name": "\ud800.png", "text": "Film."})])
+    )
+    with pytest.raises(DataError, match="missing") as caught:
+        loaded(folder)
+    assert str(caught.value).encode()
 
 
 def test_folders_of_classes_are_no_studies(tmp_path):

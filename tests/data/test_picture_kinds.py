@@ -142,6 +142,21 @@ def test_colours_of_which_8_bits_would_be_read_are_refused(tmp_path):
         open_image(tmp_path / "a.ppm", SIZE)
 
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+FITS = [b"SIMPLE  =                    T", b"BITPIX  =                   16", b"NAXIS   =                    2",
+        b"NAXIS1  =                    9", b"NAXIS2  =                    9", b"END"]  # fmt: skip
+FITS = b"".join(card.ljust(80) for card in FITS).ljust(2880) + bytes(range(162)).ljust(2880)
+WMF = struct.pack("<IHhhhhHIH", 0x9AC6CDD7, 0, 0, 0, 9, 9, 72, 0, 0) + struct.pack("<HHHIHIH", 1, 9, 0x300, 9, 0, 3, 0)
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.eps", EPS), ("a.fits", FITS), ("a.wmf", WMF)])
+@pytest.mark.parametrize("ending", ["", ".png"])  # whatever it is called
+def test_formats_that_run_programs_or_that_pillow_misreads_are_refused(name, content, ending, tmp_path):
+    (tmp_path / f"{name}{ending}").write_bytes(content)
+    with pytest.raises(DataError, match=f"it is {name[2:].upper()}, of which .*save it as PNG"):
+        open_image(tmp_path / f"{name}{ending}", SIZE)
+
+
 # ---- DICOM ----------------------------------------------------------------------------------------------------------
 
 
@@ -184,6 +199,42 @@ DICOM = {
 def test_the_same_anatomy_in_every_dicom(kind, tmp_path, plain):
     pixels, elements = DICOM[kind]
     assert np.abs(shown(write_dicom(tmp_path / "a.dcm", pixels, **elements)) - plain).max() <= 1
+
+
+def changed(path, **elements):
+    data = pydicom.dcmread(path)
+    for name, value in elements.items():
+        setattr(data, name, value)
+    data.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize("groups", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+def test_the_same_anatomy_in_an_enhanced_dicom(groups, tmp_path, plain):
+    """Its rescaling inverts; its window shows all; its pixels are three times as high as wide."""
+    rescale, window, measures, group = Dataset(), Dataset(), Dataset(), Dataset()
+    rescale.RescaleSlope, rescale.RescaleIntercept = -1, 300
+    window.WindowCenter, window.WindowWidth = 150.5, 301
+    measures.PixelSpacing = [0.6, 0.2]
+    group.PixelValueTransformationSequence, group.FrameVOILUTSequence = [rescale], [window]
+    group.PixelMeasuresSequence = [measures]
+    path = write_dicom(tmp_path / "a.dcm", (2300 - HALF)[1::3].copy())
+    path = changed(path, **{groups: [group]})
+    assert np.abs(shown(path) - plain)[4:-4, 4:-4].mean() < 6
+
+
+def test_values_in_the_upper_bits_are_refused(tmp_path):
+    path = changed(write_dicom(tmp_path / "a.dcm", U12 << 4), BitsStored=12, HighBit=15)
+    with pytest.raises(DataError, match="a.dcm cannot be read .its values lie in other bits"):
+        open_image(path, SIZE)
+
+
+def test_a_lut_that_is_cut_is_refused(tmp_path):
+    table = lut(np.arange(100))
+    table.LUTDescriptor = [4096, 0, 12]
+    path = write_dicom(tmp_path / "a.dcm", U12, VOILUTSequence=[table])
+    with pytest.raises(DataError, match="a.dcm cannot be read .its LUT has 100 of 4096 entries"):
+        open_image(path, SIZE)
 
 
 def test_a_sigmoid_window(tmp_path):

@@ -37,7 +37,32 @@ def test_ages_in_words(age, words, reading):
 
 
 @pytest.mark.parametrize(
-    "age", ["8", "008X", "45 moons", "adult", "-3Y", "3.5Y", "999Y", ">89Y", "045Y 3M", "Y", "04 5Y"]
+    "age",
+    [
+        "8",
+        "008X",
+        "45 moons",
+        "adult",
+        "-3Y",
+        "3.5Y",
+        "999Y",
+        ">89Y",
+        "045Y 3M",
+        "Y",
+        "04 5Y",
+        "000Y",
+        "0 months",
+        "000D",
+        "131Y",
+        "1600M",
+        "45",
+        "Y045",
+        "forty years",
+        "4-5Y",
+        "NaN",
+        "unknown",
+        "1e1Y",
+    ],
 )
 def test_an_age_that_is_not_understood_is_named_with_its_line(age, reading):
     with pytest.raises(DataError, match=r"Line 2 of .*MCUCXR_0001_0.txt has the age"):
@@ -109,6 +134,18 @@ def test_every_real_reading_is_understood():
     for path in paths:
         sex, age, reading = parse(path)
         assert sex in "MFO" and age.endswith("years") and reading in " ".join(path.read_text().split())
+
+
+@pytest.mark.parametrize(
+    "name", ["MCUCXR_0009", "MCUCXR_0009_2", "MCUCXR_0009_10", "MCUCXR_0009_1 copy", "MCUCXR_0009-1"]
+)
+def test_a_name_that_tells_no_finding_is_refused(name, tmp_path):
+    """It would count as tuberculosis."""
+    for part, ending in (("CXR_png", "png"), ("ClinicalReadings", "txt")):
+        (tmp_path / "MontgomerySet" / part).mkdir(parents=True)
+        (tmp_path / "MontgomerySet" / part / f"{name}.{ending}").write_text("Sex: F\nAge: 045Y\nnormal")
+    with pytest.raises(DataError, match=f"{name}.png has a name without _0"):
+        load_splits("montgomery", tmp_path)
 
 
 def test_pictures_that_are_not_read_are_named(tmp_path):

@@ -83,6 +83,31 @@ def test_a_column_that_is_nearly_one_is_refused(column, meant, name, folder):
         read(folder, as_csv(rows) if name.endswith("csv") else as_lines(rows), name)
 
 
+@pytest.mark.parametrize("column", ["subset", "partition", "fold", "phase", "set", "is_train"])
+@pytest.mark.parametrize("words", [("train", "test"), ("Training", "Validation"), ("TEST", ""), ("dev", "train")])
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_a_column_of_splits_by_another_name_is_refused(column, words, name, folder):
+    rows = [{"file_name": r["file_name"], "text": r["text"], column: words[r["split"] == "test"]} for r in ROWS]
+    with pytest.raises(DataError, match=f"The column '{column}' of .* holds .*and there is no column 'split'"):
+        read(folder, as_csv(rows) if name.endswith("csv") else as_lines(rows), name)
+
+
+@pytest.mark.parametrize(
+    "column", ["subject", "subject_id", "SubjectID", "MRN", "pid", "StudyInstanceUID", "accession_number", "exam"]
+)
+def test_a_patient_or_a_study_by_another_name_is_refused(column, folder):
+    rows = [row | {column: f"P{i // 2}"} for i, row in enumerate(ROWS)]
+    with pytest.raises(DataError, match=f"has a column '{column}', which is nearly '(patient|study)'"):
+        read(folder, as_csv(rows))
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_columns_that_are_not_read_are_said(name, folder):
+    rows = [row | {"view": "PA", "label": "1", "exam_date": "2001"} for row in ROWS]
+    parts, said = read(folder, as_csv(rows) if name.endswith("csv") else as_lines(rows), name)
+    assert right(parts) and len(said) == 1 and "that are not read: view, label, exam_date." in said[0]
+
+
 def test_columns_of_ones_own_are_let_be(folder):
     more = {"view": "PA", "age": "60", "patient_age": "60", "study_date": "2001", "status": "x", "findings_text": "y"}
     assert right(read(folder, as_csv([row | more for row in ROWS]))[0])
@@ -143,6 +168,10 @@ def test_a_line_that_is_refused_is_named(change, line, folder):
 
 def test_texts_that_need_quotes_are_read_as_they_are(folder):
     texts = [
+        "Lésion à gauche – Änderung.",
+        "#3 rib fracture, healed.",
+        "No unknown findings",
+        "Heart < 5 cm, lungs > 3 & clear",
         'The "silhouette", enlarged',
         'Film 5" wide',
         "two\nlines, one, two",
@@ -154,6 +183,11 @@ def test_texts_that_need_quotes_are_read_as_they_are(folder):
     parts, _ = read(folder, as_csv(rows))
     found = {e.path.name: e.prompt for part in parts.values() for e in part}
     assert [found[f"{i:02d}.png"] for i in range(len(texts))] == [" ".join(text.split()) for text in texts]
+
+
+def test_a_line_end_of_html_is_a_space(folder):
+    table = as_csv(ROWS).replace("Film 3, lungs", "Film 3,<BR>lungs").replace("Film 4, lungs", "Film 4,<br /> lungs")
+    assert right(read(folder, table)[0])
 
 
 def test_what_excel_leaves_behind_is_nothing(folder):
@@ -172,7 +206,11 @@ def test_a_column_without_a_name_is_said(folder):
 
 @pytest.mark.parametrize(
     "text", ["", " ", "nan", "NaN", "None", "none.", "NULL", "n/a", "N/A", "#N/A", "<NA>", "-", "--", "...", "?", "[]",
-             "['clear']", "12.5", "0", "undefined", "Lungs \ufffd clear", "Lungs \x07 clear"]
+             "['clear']", "12.5", "0", "undefined", "Lungs \ufffd clear", "Lungs \x07 clear",
+             "nan nan", "None. None.", "NaN, NaN", "#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "####", "Err:502",
+             "=B2&C2", '=CONCAT(B2," clear")', "reports/05.txt", "05.png", "s50414267.txt", "C:\\reports\\5.docx",
+             "lÃ©sion apicale", "lungs clear â€“ no effusion", "1.2E+05", "b'Lungs clear'", "('Lungs clear',)",
+             "<p>Lungs clear.</p>", "Lungs&nbsp;clear", "Heart &lt; 5 cm", "Heart normal.\\nLungs clear."]
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
 def test_a_placeholder_is_no_text(text, name, folder):

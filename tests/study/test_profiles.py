@@ -1,11 +1,12 @@
 """Profiles: wrong names and values end with one clear error; the packaged ones are sound."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 
-from selora.methods import METHODS, make_method
-from selora.study.profiles import load_profile, profile_names
+from selora.methods import METHODS, make_method, named
+from selora.study.profiles import FOLDER, load_profile, profile_names
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -46,6 +47,61 @@ def test_narrowing_keeps_the_rest():
 def test_values_that_cannot_work_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(load_profile("smoke"), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": "8"}, "images is '8', but must be of the kind int"),
+        ({"images": True}, "images is True, but must be of the kind int"),
+        ({"batch_size": 4.0}, "batch_size is 4.0, but must be of the kind int"),
+        ({"sampling_batch": None}, "sampling_batch is None, but must"),
+        ({"datasets": "iu-drr"}, r"datasets is 'iu-drr', but must be of the kind list\[str\]"),
+        ({"methods": []}, r"methods is \[\], but must name at least one"),
+        ({"seeds": ["0"]}, r"seeds is \['0'\], but must be of the kind list\[int\]"),
+        ({"seeds": []}, "seeds is .*at least one"),
+        ({"steps": {"other": 0}}, "steps of other is 0"),
+        ({"steps": {"other": "600"}}, "steps is .* but must be of the kind dict"),
+        ({"steps": [10]}, "steps is"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan; write"),
+        ({"learning_rate": -1e-3}, "learning_rate is -0.001; write"),
+        ({"prompt_dropout": 10.0}, "prompt_dropout is 10.0, but must be a share"),
+        ({"guidance_scale": float("inf")}, "guidance_scale is inf"),
+        ({"ablation": ["1.1"]}, "ablation is"),
+        ({"ablation": [-1.0]}, "gives as threshold '-1.0'"),
+        ({"compile": "no"}, "compile is 'no', but must be of the kind bool"),
+        ({"base_model": ["a"]}, "base_model is"),
+        ({"data_root": 3}, r"data_root is 3, but must be of the kind str \| None"),
+        ({"method_settings": {"lora": {"rank": "4"}}}, "lora's rank is '4', but must be of the kind int, 1 or more"),
+        ({"method_settings": {"lora": {"rank": 0}}}, "lora's rank is 0"),
+        ({"method_settings": {"selora": {"threshold": float("nan")}}}, "selora's threshold is nan"),
+        ({"method_settings": {"selora": None}}, "method_settings is"),
+    ],
+)
+def test_values_of_another_kind_are_refused(changes, message):
+    with pytest.raises(ValueError, match=f"profile smoke: {message}|{message}"):
+        replace(load_profile("smoke"), **changes)
+
+
+def test_a_setting_that_stands_twice_is_refused(tmp_path):
+    """PyYAML would take the last."""
+    text = (FOLDER / "smoke.yaml").read_text(encoding="utf-8")
+    for more in ("images: 9\n", "batch_size: 4\n", "method_settings:\n  selora: {threshold: 1.1, threshold: 1.2}\n"):
+        (tmp_path / "mine.yaml").write_text(text + more, encoding="utf-8")
+        with pytest.raises(ValueError, match="mine.yaml cannot be read: it has '.*' twice in .* line"):
+            load_profile(str(tmp_path / "mine.yaml"))
+
+
+def test_a_profile_may_not_be_called_as_the_published_results(tmp_path):
+    shutil.copy(FOLDER / "smoke.yaml", tmp_path / "published.yaml")
+    with pytest.raises(ValueError, match="call it otherwise"):
+        load_profile(str(tmp_path / "published.yaml"))
+
+
+@pytest.mark.parametrize("name", ["selora@nan", "selora@inf", "selora@-1", "selora@", "selora@1,1", "selora@1e-3"])
+def test_a_threshold_is_a_number(name):
+    with pytest.raises(ValueError, match=f"'{name}' gives as threshold"):
+        named(name)
 
 
 def test_a_run_is_determined_by_its_own_settings_only():

@@ -14,6 +14,7 @@ import torch
 from conftest import tiny_pipeline, tiny_unet
 from diffusers import UNet2DConditionModel
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from selora.data.example import DataError, Example
 from selora.diffusion import base as loading
@@ -109,6 +110,49 @@ def test_files_of_both_forms_are_no_problem(copy):
     check_files(copy)
 
 
+PARTS_OF_A_BASE = (
+    "model_index.json", "scheduler/scheduler_config.json", "text_encoder/config.json", "text_encoder/model.safetensors",
+    "tokenizer/tokenizer.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("file", PARTS_OF_A_BASE)
+@pytest.mark.parametrize(
+    "damage", [lambda c: b"", lambda c: c[: len(c) // 2], lambda c: b"{}", lambda c: b"[1]", lambda c: c[9:] + c[:9]],
+    ids=["empty", "half", "an empty record", "a list", "shifted"],
+)  # fmt: skip
+def test_a_damaged_base_is_named(copy, file, damage):
+    (copy / file).write_bytes(damage((copy / file).read_bytes()))
+    with pytest.raises((FileNotFoundError, ValueError), match="tiny") as caught:
+        load_base("tiny")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "vae"])
+def test_a_base_that_lacks_tensors_is_not_filled_up_at_random(copy, part):
+    (path,) = (copy / part).glob("*.safetensors")
+    tensors = load_file(path)
+    lost = sorted(tensors)[3]
+    save_file({name: tensor for name, tensor in tensors.items() if name != lost}, path, {"format": "pt"})
+    with pytest.raises(FileNotFoundError, match="1 tensors are not in the file of its"):
+        load_base("tiny")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_a_base_that_lacks_layers_its_file_has_is_another_one(copy, part):
+    (path,) = (copy / part).glob("*.safetensors")
+    save_file(load_file(path) | {"mid_block.resnets.7.conv1.weight": torch.zeros(1)}, path, {"format": "pt"})
+    with pytest.raises(FileNotFoundError, match="1 tensors in its file are none of its .*mid_block.resnets.7"):
+        load_base("tiny")
+
+
+def test_a_base_that_lacks_finite_numbers_ends_first(pipe):
+    pipe.unet.conv_in.weight.data[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="predicts numbers that are not finite"):
+        try_base(pipe, "dead", 16)
+
+
 @pytest.mark.parametrize("size", [64, 104])
 def test_a_resolution_that_cannot_be_scored_ends_first(pipe, tmp_path, size):
     run = Run(replace(load_profile("smoke"), resolution=size), "iu-drr", "lora", 0, tmp_path)
@@ -141,7 +185,7 @@ def test_results_that_cannot_be_written_are_one_line(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr("selora.diffusion.checkpoint.save_file", fail_as_full)
+    monkeypatch.setattr("selora.export.save_file", fail_as_full)
     with pytest.raises(OSError, match="c.safetensors cannot be written .*make room"):
         save_checkpoint(tmp_path / "c.safetensors", {"a": torch.zeros(1)}, {})
     assert not list(tmp_path.iterdir())

@@ -1,12 +1,11 @@
 """Files from a server onto the disk: a transfer that goes on where it broke off, and archives unpacked with care."""
 
-import gzip
+import errno
 import hashlib
 import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from pathlib import Path, PureWindowsPath
 
 import requests
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from selora.data.example import DataError
 
 CHUNK = 2**20  # bytes
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)  # which are not the archive's faults
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -87,8 +87,9 @@ def unpack(archive: Path, folder: Path) -> None:
     `folder` appears only once everything is unpacked.
 
     Raises:
-        DataError: for a damaged archive, and for one with a member that would lie or point outside, or is no plain
-            file; nothing of it stays.
+        DataError: for a damaged archive, for one with a member that would lie or point outside, or is no plain file,
+            and for one that unpacks to more than there is room for; nothing of it stays.
+        OSError: for a folder that cannot be written.
     """
     scratch = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(scratch, ignore_errors=True)  # of a call that was killed
@@ -102,7 +103,11 @@ def unpack(archive: Path, folder: Path) -> None:
         (inner if inner.is_dir() else scratch).rename(folder)
     except tarfile.FilterError as error:
         raise DataError(f"{archive} is not unpacked: {error}.") from error
-    except (tarfile.ReadError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # tarfile, zipfile and their decompressors raise whatever they meet in a damaged file
+        if isinstance(error, OSError) and error.errno in DISK:
+            raise
         raise DataError(f"{archive} is no intact archive ({error}). Remove it and run the command again.") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -111,6 +116,7 @@ def unpack(archive: Path, folder: Path) -> None:
 def checked_member(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
     """Python's 'data' filter, which refuses links that leave the folder and devices; it only strips a leading slash."""
     check_name(member.name)
+    check_space(Path(folder), member.size)
     return tarfile.data_filter(member, folder)
 
 
@@ -121,6 +127,7 @@ def unpack_zip(archive: Path, folder: Path) -> None:
             check_name(member.filename)
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise DataError(f"{archive} is not unpacked: its member {member.filename!r} is a link.")
+        check_space(folder, sum(member.file_size for member in file.infolist()))
         file.extractall(folder)
 
 

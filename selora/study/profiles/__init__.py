@@ -2,8 +2,13 @@
 May enter: a profile, one small YAML file beside this one that says why each value was chosen.
 """
 
+import math
+import os
+import reprlib
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
+from types import UnionType
+from typing import get_args, get_origin
 
 import yaml
 
@@ -60,29 +65,39 @@ class Profile:
     compile: bool = False  # torch.compile; pays on a GPU, in runs of thousands of steps
 
     def __post_init__(self):
+        self.check_rate("learning_rate", self.learning_rate)
+        for f in fields(self):
+            if not fits(getattr(self, f.name), f.type):
+                self.refuse(f.name, getattr(self, f.name), f"be of the kind {kind_name(f.type)}")
         check_choices("data set", [*self.datasets, *(self.ablation_datasets or [])], DATASETS)
         check_choices("method", [*self.methods, *self.one_seed, *self.method_settings], METHODS)
         for method, settings in self.method_settings.items():
             check_choices(f"setting of {method}", list(settings), METHODS[method][1])
             self.check_rate(f"{method}'s learning_rate", settings.get("learning_rate", self.learning_rate))
+            for name, value in settings.items():
+                kind = type(METHODS[method][1][name])
+                if not fits(value, kind) or kind is int and value < 1:
+                    more = ", 1 or more" if kind is int else ""
+                    self.refuse(f"{method}'s {name}", value, f"be of the kind {kind_name(kind)}{more}")
+        for threshold in self.ablation:
+            named(f"selora@{threshold}")
         check_choices("precision", [self.precision], ("fp32", "bf16"))
         check_choices("solver", [self.solver], SOLVERS)
-        self.check_rate("learning_rate", self.learning_rate)
+        for name in ("datasets", "methods", "seeds"):
+            if not getattr(self, name):
+                self.refuse(name, [], "name at least one")
         for name in self.datasets:
             if name not in self.steps and "other" not in self.steps:
                 raise ValueError(f"profile {self.name} gives no steps for data set '{name}': add it under 'steps'")
-        for name in (
-            "resolution",
-            "batch_size",
-            "validation_images",
-            "checkpoint_interval",
-            "images",
-            "sampling_steps",
-            "sampling_batch",
-            "accumulation",
-        ):
+        for name in ("resolution", "batch_size", "validation_images", "checkpoint_interval", "images", "sampling_steps",
+                     "sampling_batch", "accumulation", "audit_steps"):  # fmt: skip
             if getattr(self, name) < 1:
-                raise ValueError(f"profile {self.name}: {name} is {getattr(self, name)}, but must be 1 or more")
+                self.refuse(name, getattr(self, name), "be 1 or more")
+        for name, steps in self.steps.items():
+            if steps < 1:
+                self.refuse(f"steps of {name}", steps, "be 1 or more")
+        if not 0 <= self.prompt_dropout <= 1:
+            self.refuse("prompt_dropout", self.prompt_dropout, "be a share, from 0 to 1")
         if self.resolution % 8:
             raise ValueError(
                 f"profile {self.name}: resolution is {self.resolution}, but the autoencoder halves pictures three "
@@ -95,9 +110,13 @@ class Profile:
             )
 
     def check_rate(self, what: str, value: object) -> None:
-        """Raise ValueError for a learning rate that YAML reads as text, as it does 1e-4."""
-        if not isinstance(value, float):
+        """Raise ValueError for a learning rate that YAML reads as text, as it does 1e-4, or that is not positive."""
+        if not isinstance(value, float) or not 0 < value < math.inf:
             raise ValueError(f"profile {self.name}: {what} is {value!r}; write it as 3.0e-3")
+
+    def refuse(self, what: str, value: object, must: str) -> None:
+        """Raise ValueError for a value, with what it must be."""
+        raise ValueError(f"profile {self.name}: {what} is {reprlib.repr(value)}, but must {must}")
 
     def seeds_of(self, method: str) -> list[int]:
         """The seeds that a method is run with; the ablation's runs have the first alone."""
@@ -125,11 +144,40 @@ class Profile:
         return settings | needs | {"steps": steps, "method": own}
 
 
+def fits(value: object, kind) -> bool:
+    """Whether a value is of an annotation's kind. A whole number will do for a float, which has to be finite."""
+    inside = get_args(kind)
+    if isinstance(kind, UnionType):
+        return any(fits(value, one) for one in inside)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(fits(item, inside[0]) for item in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(fits(k, inside[0]) and fits(v, inside[1]) for k, v in value.items())
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is kind
+
+
+def kind_name(kind) -> str:
+    """An annotation's kind as it is written: 'list[int]'."""
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+
+
 def check_choices(what: str, names: list[str], choices) -> None:
     """Raise ValueError naming the choices where a name is not among them."""
     for name in names:
         if name not in choices:
             raise ValueError(f"unknown {what} '{name}': choose from {', '.join(choices)}")
+
+
+class StrictLoader(yaml.SafeLoader):
+    """YAML in which a name stands once, where PyYAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise yaml.constructor.ConstructorError(None, None, f"it has {twice[0]!r} twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def profile_names() -> list[str]:
@@ -145,13 +193,15 @@ def load_profile(name: str, datasets: str = "", methods: str = "", data_root: st
     Raises:
         ValueError: for an unknown profile, data set, method or setting, with the choices, or a file that is no profile.
     """
-    own = Path(name).expanduser().resolve() if name.endswith((".yaml", ".yml")) else None
+    own = Path(os.path.expanduser(name)).resolve() if name.endswith((".yaml", ".yml")) else None
     if not own:
         check_choices("profile", [name], profile_names())
     path = own or FOLDER / f"{name}.yaml"
+    if path.stem == "published":
+        raise ValueError(f"profile {path} would have its results where published ones are: call it otherwise")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = yaml.load(path.read_text(encoding="utf-8"), StrictLoader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: of a date that is none, say
         raise ValueError(f"profile {path} cannot be read: {' '.join(str(error).split())}") from error
     known = {f.name: f for f in fields(Profile) if f.name not in ("name", "file")}
     if not isinstance(values, dict):
