@@ -19,6 +19,7 @@ from selora.study.report.page import write_index
 KEPT = (
     "table1.*",
     "audit.csv",
+    "tuning.csv",
     "figures/*.png",
     "runs/*/*/*/*.json",
     "runs/*/*/*/history.csv",
