@@ -64,11 +64,12 @@ def count_rows(optimizer: torch.optim.Optimizer) -> None:
 
     They divide by 1 - beta^t, t being the steps of the whole parameter. The moments of a new rank have seen n < t
     gradients only, and so it would move several times as far as an old one did when it was new. After each of the
-    optimizer's steps the update of a grown rank is replaced by that of its own count, u(t) by u(n):
+    optimizer's steps the update of a grown rank is scaled from that of t to that of n:
 
-        u(s) = lr m / (1 - beta1^s) / (sqrt(v / (1 - beta2^s)) + eps)
+        u(s) = lr k(s) m / (sqrt(v) + eps),   k(s) = sqrt(1 - beta2^s) / (1 - beta1^s)
 
-    Old ranks, and optimizers of other kinds, are left alone.
+    (Adam's eps is multiplied by sqrt(1 - beta2^t), which is kept for both.) Old ranks, and optimizers of other kinds,
+    are left alone.
     """
     optimizer = unwrapped(optimizer)
     if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW) and optimizer not in COUNTED:
@@ -84,7 +85,7 @@ def correct_rows(optimizer: torch.optim.Optimizer, *_) -> None:
         return
     for group in optimizer.param_groups:
         lr, (beta1, beta2) = float(group["lr"]), map(float, group["betas"])
-        blocks, factors = [], []  # parts of one age: weights, both moments; and what to scale them by
+        factors = {}  # lr (k(t) - k(n)) of the younger ranks, by counts: many layers have the same
         for p in group["params"]:
             state = optimizer.state.get(p, {})
             if "row_steps" not in state or p.grad is None:
@@ -92,18 +93,11 @@ def correct_rows(optimizer: torch.optim.Optimizer, *_) -> None:
             counts = [count + 1 for part in state["row_steps"] for count in part]
             axis = int(len(state["row_steps"]) == 1)
             state["row_steps"] = [counts] if axis else [[count] for count in counts]
+            t, first = counts[0], counts.count(counts[0])
+            if (key := tuple(counts)) not in factors:
+                k = [(1 - beta2**s) ** 0.5 / (1 - beta1**s) for s in counts]
+                factors[key] = torch.tensor([lr * (k[0] - own) for own in k[first:]], device=p.device)
+            scale = factors[key] if axis else factors[key][:, None]
             square = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
-            t, *younger = dict.fromkeys(counts)
-            for n in younger:
-                where = (axis, counts.index(n), counts.count(n))
-                blocks.append([tensor.narrow(*where) for tensor in (p, state["exp_avg"], square)])
-                factors.append([(lr / (1 - beta1**s), (1 - beta2**s) ** -0.5) for s in (t, n)])
-        if not blocks:
-            continue
-        weights, means, squares = zip(*blocks, strict=True)
-        roots = torch._foreach_sqrt(squares)
-        for sign, which in ((1, 0), (-1, 1)):  # the update of the parameter's count back, that of the row's own instead
-            steps, scales = zip(*(pair[which] for pair in factors), strict=True)
-            deviations = torch._foreach_mul(roots, scales)
-            torch._foreach_add_(deviations, group["eps"])
-            torch._foreach_addcdiv_(weights, means, deviations, [sign * step for step in steps])
+            part, mean, square = (x.narrow(axis, first, len(counts) - first) for x in (p, state["exp_avg"], square))
+            part.addcdiv_(mean * scale.to(mean), square.sqrt().add_(group["eps"] * (1 - beta2**t) ** 0.5))

@@ -17,7 +17,7 @@ OPTIONS = [
     {"foreach": True},
     {"fused": True},
     {"amsgrad": True, "weight_decay": 0.1},
-    {"maximize": True, "betas": (0.5, 0.9), "eps": 1e-2},
+    {"maximize": True, "betas": (0.5, 0.9)},
 ]
 
 
