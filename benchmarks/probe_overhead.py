@@ -18,7 +18,7 @@ from common import FAST, NEVER, SIZES, arguments, in_turns, load_pipeline, make_
 from torch import nn
 
 from selora import SeLoRA
-from selora.adapters import ADAPTER, add_lora, all_lora_layers, draw_row, set_weights
+from selora.adapters import ADAPTER, add_lora, all_lora_layers, draw_rows, set_weights
 from selora.diffusion.base import noise_schedule
 from selora.diffusion.loop import denoising_loss, trainable
 from selora.diffusion.machine import raise_trained
@@ -37,7 +37,7 @@ class TwoPasses:
         generator, kept = torch.Generator().manual_seed(0), []
         for layer in self.layers:
             kept.append((layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight))
-            append_rank(layer, draw_row(kept[-1][0], generator))
+            append_rank(layer, draw_rows(kept[-1][0], generator))
         backward()
         expanded = torch.stack(self.squares()).tolist()
         for layer, (A, B) in zip(self.layers, kept, strict=True):

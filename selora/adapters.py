@@ -1,16 +1,18 @@
 """Plain PEFT LoRA layers: where they sit, how many parameters they hold, how one of them is grown."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import LoraConfig
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
 ADAPTER = "default"  # the name `add_adapter` gives an adapter in diffusers and transformers
 WRAPPED = "base_model.model."  # what PEFT's own wrapper puts before a layer's name, and its configuration does not
+# a of Kaiming uniform, by name: of the paper and its released code (bound sqrt(6 / d_in)), of PEFT (sqrt(1 / d_in))
+SLOPES = {"kaiming": 0.0, "peft": math.sqrt(5)}
 
 
 def linear_layers(model: nn.Module) -> list[str]:
@@ -52,13 +54,14 @@ def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
     }
 
 
-def other_lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
-    """LoRA layers with an adapter in use on anything else: convolutions, embeddings, quantised layers."""
-    return {
-        name: module
+def other_lora_layers(networks: Mapping[str, nn.Module]) -> list[str]:
+    """LoRA layers with an adapter in use on anything else, in words: on convolutions, embeddings, quantised layers."""
+    return [
+        f"{name} of {net} ({type(module.get_base_layer()).__name__})"
+        for net, model in networks.items()
         for name, module in model.named_modules()
         if isinstance(module, LoraLayer) and not isinstance(module, LoraLinear) and adapter_of(module)
-    }
+    ]
 
 
 def all_lora_layers(networks: Mapping[str, nn.Module]) -> dict[tuple[str, str], LoraLinear]:
@@ -66,28 +69,17 @@ def all_lora_layers(networks: Mapping[str, nn.Module]) -> dict[tuple[str, str], 
     return {(net, name): layer for net, model in networks.items() for name, layer in lora_layers(model).items()}
 
 
-def add_tuner(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
-    """Freeze a model and replace its layers by those of one of PEFT's adapters; `seed` determines their weights.
-
-    Returns:
-        The wrapper, which saves and schedules; the model itself stays usable as it is, with the adapter in it.
-    """
-    model.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return get_peft_model(model, config)
-
-
-def add_lora(model: nn.Module, rank: int, seed: int, **options) -> None:
+def add_lora(model: nn.Module, rank: int, seed: int, alpha: float | None = None, **options) -> None:
     """Freeze a diffusers or transformers model and add trainable LoRA of one rank to all its linear layers (Eq. 1).
 
-    alpha equals the rank, so PEFT's scaling is 1, as in the paper. `seed` determines the initial A; `options` go to
-    PEFT's LoraConfig.
+    Without an alpha it equals the rank, so PEFT's scaling is 1, as in the paper. `seed` determines the initial A;
+    `options` go to PEFT's LoraConfig.
     """
     model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=linear_layers(model), **options))
+        config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=linear_layers(model), **options)
+        model.add_adapter(config)
 
 
 def set_weights(layer: LoraLinear, A: torch.Tensor, B: torch.Tensor) -> None:
@@ -103,6 +95,41 @@ def set_weights(layer: LoraLinear, A: torch.Tensor, B: torch.Tensor) -> None:
     layer.lora_alpha[name] = layer.scaling[name] * rank
 
 
+def draw_rows(like: torch.Tensor, generator: torch.Generator, count: int = 1, init: str = "kaiming") -> torch.Tensor:
+    """Rows (count, d_in) of a `lora_A.weight`, Kaiming uniform with `SLOPES[init]`: a first A, or a candidate K.
+
+    The FI-Ratio scales with K's variance over A's, and with A's over B's: the two are drawn alike, and the paper's
+    threshold needs the paper's draw. It is made on the CPU, so that a run has the same rows on every device.
+    """
+    rows = torch.empty(count, like.shape[1])
+    nn.init.kaiming_uniform_(rows, a=SLOPES[init], generator=generator)
+    return rows.to(like)
+
+
+@torch.no_grad()
+def redraw(
+    networks: Mapping[str, nn.Module], seed: int, init: str = "kaiming", optimizer: torch.optim.Optimizer | None = None
+) -> None:
+    """Draw every lora_A anew that PEFT drew by its own default, as `draw_rows` does; `seed` determines them.
+
+    Nothing is drawn where training has begun: where some B is not zero, or the optimizer has state of an A or B.
+
+    Raises:
+        ValueError: for an unknown init, with the choices.
+    """
+    if init not in SLOPES:
+        raise ValueError(f"unknown init '{init}': choose from {', '.join(SLOPES)}")
+    weights = [side.weight for layer in all_lora_layers(networks).values() for side in lora_pair(layer)]
+    begun = any(weight in optimizer.state for weight in weights) if optimizer else False
+    if init == "peft" or begun or any(B.any() for B in weights[1::2]):
+        return
+    generator = torch.Generator().manual_seed(seed * 1_000_003)
+    for (network, _), layer in all_lora_layers(networks).items():
+        if networks[network].peft_config[adapter_of(layer)].init_lora_weights is True:
+            weight = lora_pair(layer)[0].weight
+            weight.copy_(draw_rows(weight, generator, len(weight), init))
+
+
 def append_rank(layer: LoraLinear, row: torch.Tensor) -> list[tuple[nn.Parameter, nn.Parameter]]:
     """Append `row` (1, d_in) to lora_A and a zero column to lora_B (Eq. 2).
 
@@ -114,26 +141,15 @@ def append_rank(layer: LoraLinear, row: torch.Tensor) -> list[tuple[nn.Parameter
     return list(zip((A, B), (side.weight for side in lora_pair(layer)), strict=True))
 
 
-def carry_state(optimizer: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter) -> None:
-    """Put `new` in the place of `old` in an optimizer; the state of the old entries is kept, that of new ones is zero.
-
-    Raises:
-        TypeError: for an optimizer whose state is not one value per entry (factored or quantised moments).
-    """
-    for group in optimizer.param_groups:
-        group["params"] = [new if p is old else p for p in group["params"]]
-    if old not in optimizer.state:
-        return
-    state = optimizer.state.pop(old)
-    padding = [n for axis in reversed(range(old.ndim)) for n in (0, new.shape[axis] - old.shape[axis])]
-    for name, value in state.items():
-        if torch.is_tensor(value) and value.shape == old.shape:
-            state[name] = nn.functional.pad(value, padding)
-        elif torch.is_tensor(value) and value.ndim > 0:  # at rank 1 a factor may look like the weight
-            raise TypeError(
-                f"{type(optimizer).__name__} keeps '{name}' in another shape than its parameter: use Adam or AdamW"
-            )
-    optimizer.state[new] = state
+def check_growable(layers: Mapping[tuple[str, str], LoraLinear], optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError for a layer, named (network, layer), that is not plain LoRA or not the optimizer's."""
+    held = {p for group in optimizer.param_groups for p in group["params"]}
+    for (network, name), layer in layers.items():
+        adapter = adapter_of(layer)
+        if layer.use_rslora[adapter] or layer.lora_bias[adapter] or adapter in layer.lora_variant:
+            raise ValueError(f"{name} of {network} is not plain LoRA: use_rslora, use_dora, lora_bias have to be False")
+        if not {side.weight for side in lora_pair(layer)} <= held:
+            raise ValueError(f"{name} of {network} would grow but not train: the optimizer lacks its LoRA parameters")
 
 
 def fold_scaling(model: nn.Module) -> None:
@@ -203,25 +219,6 @@ def ranks(model: nn.Module) -> dict[str, int]:
 def trainable_parameters(model: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def draw_row(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A candidate row K (1, d_in) of `lora_A.weight`, drawn as PEFT draws the first one (Kaiming uniform, a = sqrt 5).
-
-    The FI-Ratio scales with K's variance, so another gain would be another criterion. It is drawn on the CPU, so that a
-    run grows the same rows on every device.
-    """
-    row = torch.empty(1, like.shape[1])
-    nn.init.kaiming_uniform_(row, a=math.sqrt(5), generator=generator)
-    return row.to(like)
-
-
-def orthogonality(adapters: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """How far adapters A (r, d_in), B (d_out, r) are from orthogonal: the mean Frobenius norm of A A^T - I and of
-    B^T B - I (AdaLoRA's Eq. 4, as PEFT averages it)."""
-    grams = [gram for A, B in adapters for gram in (A @ A.T, B.T @ B)]
-    away = [torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=gram.device)) for gram in grams]
-    return torch.stack(away).mean()
 
 
 def kind(layer: str) -> str:

@@ -17,13 +17,15 @@ from selora.adapters import (
     adapter_of,
     all_lora_layers,
     append_rank,
-    carry_state,
-    draw_row,
+    check_growable,
+    draw_rows,
     lora_pair,
     other_lora_layers,
     record_rank,
+    redraw,
 )  # fmt: skip
 from selora.fisher import Gradients, fi_ratio, sample_gradients, score
+from selora.moments import carry_state, count_rows
 from selora.probe import Key, Probe, entrances
 
 
@@ -37,12 +39,17 @@ class SeLoRA:
         threshold: the paper's lambda, a layer grows where its FI-Ratio is at least this; 1 grows every layer.
         interval: the paper's t, steps between two tests.
         seed: seed of the candidate rows; with the step it determines them, so a resumed run draws the same ones.
+        init: how the candidates are drawn, and A: 'kaiming' as the paper says; 'peft' as PEFT does, with a sixth of the
+            variance, which gives the threshold another meaning (for adapters that were trained from PEFT's A).
+
+    Where training has not begun (every B is zero, the optimizer without state) A is drawn anew, as the seed determines;
+    A of a trained adapter stays, and so does one that `init_lora_weights` asked for.
 
     Warns (UserWarning) of LoRA layers that are trained and never tested: on convolutions, embeddings, quantised layers.
 
     Raises:
         ValueError: for a threshold below 1 (the FI-Ratio never is), an interval below 1, models without LoRA layers, or
-            adapters that are not plain LoRA or not the optimizer's.
+            adapters that are not plain LoRA or not the optimizer's, or an unknown init.
     """
 
     def __init__(
@@ -52,6 +59,7 @@ class SeLoRA:
         threshold: float = 1.1,
         interval: int = 40,
         seed: int = 0,
+        init: str = "kaiming",
     ):
         if not threshold >= 1:  # written so that NaN is refused too
             raise ValueError(f"threshold is {threshold}, but no FI-Ratio is below 1: choose 1 (always grow) or more")
@@ -63,21 +71,12 @@ class SeLoRA:
         self.layers = all_lora_layers(self.networks)
         if not self.layers:
             raise ValueError("no LoRA layers found: call model.add_adapter(LoraConfig(...)) on the models first")
-        held = {p for group in optimizer.param_groups for p in group["params"]}
-        for (net, name), layer in self.layers.items():
-            adapter = adapter_of(layer)
-            if layer.use_rslora[adapter] or layer.lora_bias[adapter] or adapter in layer.lora_variant:
-                raise ValueError(f"{name} of {net} is not plain LoRA: use_rslora, use_dora, lora_bias have to be False")
-            if not {side.weight for side in lora_pair(layer)} <= held:
-                raise ValueError(f"{name} of {net} would grow but not train: the optimizer lacks its LoRA parameters")
-        self.optimizer, self.threshold, self.interval, self.seed = optimizer, threshold, interval, seed
+        check_growable(self.layers, optimizer)
+        self.optimizer, self.threshold, self.interval, self.seed, self.init = optimizer, threshold, interval, seed, init
+        redraw(self.networks, seed, init, optimizer)
+        count_rows(optimizer)
         self._said: set[str] = set()
-        others = [
-            f"{name} of {net} ({type(layer.get_base_layer()).__name__})"
-            for net, model in self.networks.items()
-            for name, layer in other_lora_layers(model).items()
-        ]
-        if others:
+        if others := other_lora_layers(self.networks):
             self._say(
                 f"LoRA on other layers than nn.Linear is trained but never tested: {', '.join(others)}. Leave "
                 "it out with target_modules=linear_layers(model), or give it the rank it should have"
@@ -155,7 +154,7 @@ class SeLoRA:
         """The candidates of the step, which determines them with the seed."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self._step)
         for key, layer in self.layers.items():
-            self._rows[key] = draw_row(lora_pair(layer)[0].weight, generator)
+            self._rows[key] = draw_rows(lora_pair(layer)[0].weight, generator, init=self.init)
 
     def _watch(self, key: Key, layer: LoraLinear) -> list[torch.utils.hooks.RemovableHandle]:
         return self._probe.watch(key, layer)
@@ -241,8 +240,10 @@ class SeLoRA:
             ValueError: if settings or layers are others than then, or a layer's rank is already higher.
         """
         for name, value in self._settings().items():
-            if state[name] != value:
-                raise ValueError(f"{name} was {state[name]} when this state was saved and is {value}: make them agree")
+            if state.get(name) != value:
+                raise ValueError(
+                    f"{name} was {state.get(name)} when this state was saved and is {value}: make them agree"
+                )
         if odd := state["ranks"].keys() ^ self.layers.keys():
             raise ValueError(f"these LoRA layers are in the saved state or here, but not in both: {sorted(odd)}")
         if high := [key for key, layer in self.layers.items() if layer.r[adapter_of(layer)] > state["ranks"][key]]:
@@ -250,7 +251,7 @@ class SeLoRA:
         generator = torch.Generator().manual_seed(self.seed)  # rows that the saved weights replace
         for key, layer in self.layers.items():
             for _ in range(state["ranks"][key] - layer.r[adapter_of(layer)]):
-                self.grow(key, draw_row(lora_pair(layer)[0].weight, generator))
+                self.grow(key, draw_rows(lora_pair(layer)[0].weight, generator, init=self.init))
         self._forget()
         self._step, self._called = state["step"], set(state["called"])
         if self._step is not None:
@@ -258,7 +259,7 @@ class SeLoRA:
         self._sums = {key: sums.to(self._rows[key].device) for key, sums in state["scores"].items()}
 
     def _settings(self) -> dict:
-        return {"threshold": self.threshold, "interval": self.interval, "seed": self.seed}
+        return {"threshold": self.threshold, "interval": self.interval, "seed": self.seed, "init": self.init}
 
     def grow(self, key: tuple[str, str], row: torch.Tensor) -> None:
         """Grow a layer, named (network, layer), by a row (1, d_in) of its lora_A (Eq. 2), with its optimizer state."""

@@ -200,8 +200,10 @@ SETTINGS = {
     "selora": {"threshold": 1.05, "interval": 2},
     "adalora": {"interval": 1},
     "increlora": {"interval": 2, "growing": 1.0},
+    "elalora": {"rounds": 2, "share": 0.2},
+    "gora": {"gamma": 0.01},
     "dylora": {"newest_only": True},
-    "sora": {"closing": 10.0},  # in so few steps all gates would close
+    "sora": {"shrinkage": 0.1},  # in so few steps all gates would close
     "vera": {"r": 8},
 }
 
@@ -234,7 +236,10 @@ def earlier(base) -> Earlier:
         for network, layers in grown.items()
         for layer in layers
     ]
-    return Earlier({"unet_params": 9000, "text_encoder_params": 2000, "settings": {"method": {"rank": 1}}}, tests)
+    return Earlier(
+        {"unet_params": 9000, "text_encoder_params": 2000, "settings": {"method": {"rank": 1, "init": "kaiming"}}},
+        tests,
+    )
 
 
 def run(base, name, data, checkpoint, earlier=None, kill_at=None, **changes):

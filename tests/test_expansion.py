@@ -13,16 +13,16 @@ from torch.autograd import grad
 from torch.utils.checkpoint import checkpoint
 
 from selora import SeLoRA, linear_layers
-from selora.adapters import draw_row, lora_layers, ranks
+from selora.adapters import draw_rows, lora_layers, ranks
 from selora.export import save_lora
 
 SEED, STEP = 5, 4
 HUGE = 1e9  # a threshold that nothing reaches
 
 
-def controller(networks, optimizer=None, threshold=1.0, interval=1) -> SeLoRA:
+def controller(networks, optimizer=None, threshold=1.0, interval=1, **options) -> SeLoRA:
     optimizer = optimizer or torch.optim.Adam(trainable(networks), lr=1e-2)
-    return SeLoRA(networks, optimizer, threshold=threshold, interval=interval, seed=SEED)
+    return SeLoRA(networks, optimizer, threshold=threshold, interval=interval, seed=SEED, **options)
 
 
 def probed_ratios(networks, batch, threshold=HUGE) -> dict[tuple[str, str], float]:
@@ -52,7 +52,7 @@ def layers_of(networks) -> dict[tuple[str, str], LoraLinear]:
 def candidates(networks) -> dict[tuple[str, str], torch.Tensor]:
     """The rows K that seed and step determine, drawn anew."""
     generator = torch.Generator().manual_seed(SEED * 1_000_003 + STEP)
-    return {key: draw_row(weights(layer)[0], generator) for key, layer in layers_of(networks).items()}
+    return {key: draw_rows(weights(layer)[0], generator) for key, layer in layers_of(networks).items()}
 
 
 def hooks(networks) -> int:
@@ -185,7 +185,63 @@ def test_the_appended_row_is_the_candidate_that_was_tested(networks):
         assert torch.equal(A[:2], old[key])
         assert torch.equal(A[2:], rows[key])
         assert (B[:, 2] == 0).all()
-        assert (rows[key] != 0).any() and rows[key].abs().max() <= 1 / math.sqrt(A.shape[1])  # as PEFT draws A
+        assert 1 / math.sqrt(A.shape[1]) < rows[key].abs().max() <= math.sqrt(6 / A.shape[1])  # Kaiming's, a = 0
+
+
+def plain(pipe, **options) -> dict[str, nn.Module]:
+    """The practitioner's first lines: LoRA as PEFT draws it, B zero."""
+    torch.manual_seed(3)
+    networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
+    for model in networks.values():
+        model.requires_grad_(False)
+        model.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=linear_layers(model), **options))
+    return networks
+
+
+def first_rows(networks) -> dict[tuple[str, str], torch.Tensor]:
+    return {key: weights(layer)[0].detach().clone() for key, layer in layers_of(networks).items()}
+
+
+def test_the_first_A_is_drawn_as_the_candidates_are(pipe):
+    networks = plain(pipe)
+    assert all(A.abs().max() <= 1 / math.sqrt(A.shape[1]) for A in first_rows(networks).values())
+    controller(networks)
+    scaled = [A * math.sqrt(A.shape[1] / 6) for A in first_rows(networks).values()]  # uniform in (-1, 1)
+    entries = torch.cat([A.flatten() for A in scaled])
+    assert entries.abs().max() <= 1
+    assert entries.square().mean() == pytest.approx(1 / 3, rel=0.05)
+
+
+def test_the_seed_determines_the_first_A_and_nothing_else_does(pipe):
+    drawn = []
+    for seed in (1, 1, 2):
+        networks = plain(deepcopy(pipe))
+        torch.manual_seed(len(drawn))
+        SeLoRA(networks, torch.optim.Adam(trainable(networks)), seed=seed)
+        drawn.append(torch.cat([A.flatten() for A in first_rows(networks).values()]))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.isclose(drawn[0], drawn[2]).all()
+
+
+@pytest.mark.parametrize("begun", ["a B off zero", "a state of the optimizer", "another start", "PEFT's gain"])
+def test_an_A_that_is_not_new_stays(pipe, begun):
+    networks = plain(pipe, **({"init_lora_weights": "gaussian"} if begun == "another start" else {}))
+    optimizer, layer = torch.optim.Adam(trainable(networks)), next(iter(layers_of(networks).values()))
+    if begun == "a B off zero":
+        weights(layer)[1].data[0, 0] = 1e-6
+    if begun == "a state of the optimizer":
+        weights(layer)[0].grad = torch.zeros_like(weights(layer)[0])
+        optimizer.step()
+    before = first_rows(networks)
+    SeLoRA(networks, optimizer, init="peft" if begun == "PEFT's gain" else "kaiming")
+    assert all(torch.equal(A, before[key]) for key, A in first_rows(networks).items())
+
+
+def test_the_other_gain_is_that_of_the_candidates_too(networks):
+    selora = SeLoRA(networks, torch.optim.Adam(trainable(networks)), threshold=1.0, interval=1, init="peft")
+    train_step(networks, selora, 1)
+    rows = [weights(layer)[0][2] for layer in layers_of(networks).values()]
+    assert all(0 < row.abs().max() <= 1 / math.sqrt(len(row)) for row in rows)
 
 
 def test_seed_and_step_determine_the_candidates(networks):
@@ -230,7 +286,7 @@ def test_the_optimizer_keeps_its_state_of_old_entries_and_has_none_of_new_ones(n
             old[key], weights(layer), (slice(2, None), (slice(None), slice(2, None))), strict=True
         ):
             after = optimizer.state[weight]
-            assert after.keys() == before.keys()
+            assert after.keys() - {"row_steps"} == before.keys()
             for name, value in before.items():
                 if name == "step":
                     assert after[name] == value == 3
@@ -384,8 +440,9 @@ def test_linear_layers_names_every_linear_layer_and_nothing_else(base, name):
         ({"threshold": 0.9}, "threshold is 0.9.*below 1"),
         ({"threshold": math.nan}, "threshold is nan"),
         ({"interval": 0}, "interval is 0.*1 or more"),
+        ({"init": "xavier"}, "unknown init 'xavier': choose from kaiming, peft"),
     ],
-    ids=["threshold", "nan", "interval"],
+    ids=["threshold", "nan", "interval", "init"],
 )
 def test_a_setting_that_makes_no_sense_is_refused(networks, settings, message):
     with pytest.raises(ValueError, match=message):

@@ -32,7 +32,8 @@ def test_every_module_is_of_a_size_to_be_read_at_once():
     root = Path(selora.__file__).parent
     lines = {path.relative_to(root): len(path.read_text().splitlines()) for path in root.rglob("*.py")}
     assert {path: count for path, count in lines.items() if count > 270} == {}
-    at_the_top = [path for path, count in lines.items() if len(path.parts) == 1 and count > 5]
+    modules = {path: count for path, count in lines.items() if len(path.parts) == 1 and path.name != "__init__.py"}
+    at_the_top = [path for path, count in modules.items() if count > 5]  # the others are old names of commands
     assert len(at_the_top) <= 8
 
 

@@ -12,7 +12,7 @@ from torch.autograd import grad
 from torch.utils.checkpoint import checkpoint
 
 from selora import SeLoRA
-from selora.adapters import all_lora_layers, draw_row, linear_layers
+from selora.adapters import all_lora_layers, draw_rows, linear_layers
 
 SEED, STEP = 5, 4
 HUGE = 1e9  # a threshold that nothing reaches
@@ -74,7 +74,7 @@ def by_definition(networks, sample_loss, samples: int) -> dict:
     expanded = deepcopy(networks)
     for layer in all_lora_layers(expanded).values():
         A, B = layer.lora_A["default"], layer.lora_B["default"]
-        A.weight = nn.Parameter(torch.cat([A.weight.data, draw_row(A.weight, generator)]))
+        A.weight = nn.Parameter(torch.cat([A.weight.data, draw_rows(A.weight, generator)]))
         B.weight = nn.Parameter(nn.functional.pad(B.weight.data, (0, 1)))
 
     def scores(nets) -> torch.Tensor:

@@ -11,7 +11,7 @@ from peft import AdaLoraConfig, LoraConfig, get_peft_model
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from selora.adapters import ADAPTER, draw_row, linear_layers, lora_layers, trainable_parameters
+from selora.adapters import ADAPTER, draw_rows, linear_layers, lora_layers, trainable_parameters
 from selora.diffusion.loop import trainable
 from selora.expansion import append_rank
 from selora.fisher import fi_ratio, squared_gradients
@@ -136,7 +136,7 @@ def random_ratios(layers: int = 1000) -> pd.DataFrame:
     draw, ratios = torch.Generator().manual_seed(0), []
     for i in range(layers):
         x, d = torch.randn(8, 5, 12, generator=draw), torch.randn(8, 5, 10, generator=draw)
-        *A, K = (draw_row(x[0], draw) for _ in range(2 + i % 4))  # ranks 1 to 4
+        *A, K = (draw_rows(x[0], draw) for _ in range(2 + i % 4))  # ranks 1 to 4
         B = torch.randn(10, len(A), generator=draw) * (i % 5) / 4
         ratios.append(fi_ratio(*squared_gradients(x, d, torch.cat(A), B, K, 1.0).tolist()))
     return pd.DataFrame({"exp / orig": ratios, "orig / exp": [1 / ratio for ratio in ratios]})
@@ -150,7 +150,7 @@ def new_rank_gradients() -> pd.DataFrame:
         model = get_peft_model(nn.Sequential(nn.Linear(12, 10)), config)
         x, target = torch.randn(8, 12), torch.randn(8, 10)
     (layer,) = lora_layers(model).values()
-    append_rank(layer, draw_row(layer.lora_A[ADAPTER].weight, torch.Generator().manual_seed(0)))
+    append_rank(layer, draw_rows(layer.lora_A[ADAPTER].weight, torch.Generator().manual_seed(0)))
     optimizer, rows = torch.optim.SGD(trainable({"layer": model}), lr=0.1), {}
     for when in ("at growth", "one step later"):
         optimizer.zero_grad()

@@ -2,6 +2,7 @@
 the ranks. None of that code is used: a difference is a few lines around our own controller."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -46,11 +47,15 @@ class Variant:
     zero_first_row: bool = False  # before a layer's first growth the tested row is zero; the appended one is drawn
     released: bool = False  # adapt only `released_layers`
     seed: int = 0
+    init: str = "kaiming"  # how A and K are drawn
+    rank: int = 1  # at the start
+    grows: bool = True  # False: plain LoRA, whose tests are recorded and grow nothing
 
 
 VARIANTS = {
     "ours": Variant(),
     "ours, another seed": Variant(seed=1),
+    "PEFT's gain": Variant(init="peft"),
     "batch Fisher": Variant(batch_fisher=True),
     "moments lost": Variant(lose_moments=True),
     "scaling 8": Variant(scaling=8),
@@ -58,6 +63,8 @@ VARIANTS = {
     "probe after, first row 0": Variant(probe_after=True, zero_first_row=True),
     "released layers": Variant(released=True),
     "all of these": Variant(True, True, 8, True, True, True),
+    "LoRA r 4": Variant(init="peft", rank=4, grows=False),
+    "LoRA r 4, our gain": Variant(rank=4, grows=False),
 }
 
 
@@ -99,38 +106,41 @@ class VariantSeLoRA(SeLoRA):
 
 
 def attach(networks: Mapping[str, nn.Module], variant: Variant) -> None:
-    """Freeze the networks and add LoRA of rank 1 to the variant's layers, with its scaling."""
+    """Freeze the networks and add LoRA to the variant's layers, with its rank and scaling."""
     for model in networks.values():
         model.requires_grad_(False)
         names = released_layers(model) if variant.released else linear_layers(model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(variant.seed)
-            model.add_adapter(LoraConfig(r=1, lora_alpha=variant.scaling, target_modules=names))
+            alpha = variant.rank * variant.scaling
+            model.add_adapter(LoraConfig(r=variant.rank, lora_alpha=alpha, target_modules=names))
 
 
 def train_variant(
     networks: Mapping[str, nn.Module], variant: Variant, draw_batch: Callable[[int], dict], schedule, settings: dict
-) -> list[dict]:
+) -> tuple[list[dict], float]:
     """Train the networks for settings['steps'] steps on `draw_batch(step)`, arguments of `denoising_loss`.
 
     Returns:
-        SeLoRA's records of all probes.
+        SeLoRA's records of all probes, and the mean loss of the steps since the last but one.
     """
     attach(networks, variant)
     raise_trained(networks)
     optimizer = torch.optim.Adam(trainable(networks), lr=settings["learning_rate"])
-    how = {"threshold": settings["threshold"], "interval": settings["interval"], "seed": variant.seed}
-    selora, records = VariantSeLoRA(variant, networks, optimizer, **how), []
+    threshold, records, losses = settings["threshold"] if variant.grows else math.inf, [], []
+    selora = VariantSeLoRA(variant, networks, optimizer, threshold, settings["interval"], variant.seed, variant.init)
     for step in tqdm(range(1, settings["steps"] + 1), desc="train", mininterval=5):
         loss = partial(denoising_loss, networks, schedule, **draw_batch(step))
         with selora.probe(step):
-            loss().backward()
+            now = loss()
+            now.backward()
+        losses.append(now.detach())
         optimizer.step()
         optimizer.zero_grad()
         if variant.probe_after and step % selora.interval == 0:
             selora.probe_again(step, loss)
         records += selora.expand(step)
-    return records
+    return records, torch.stack(losses[-selora.interval :]).mean().item()
 
 
 def experiment_settings(profile: Profile) -> dict:
@@ -165,7 +175,8 @@ def run_variants(profile: Profile, record: Path) -> pd.DataFrame:
     """Train every variant on the profile's base and first data set; what is done is read from `record`, a JSON file.
 
     Returns:
-        One row per variant, probe and layer: variant, and SeLoRA's record; parameters: of its network, at the end.
+        One row per variant, probe and layer: variant, and SeLoRA's record; parameters: of its network, at the end;
+        loss: the mean since the last probe but one.
     """
     settings = experiment_settings(profile)
     done = read_json(record) if record.exists() else {}
@@ -178,10 +189,10 @@ def run_variants(profile: Profile, record: Path) -> pd.DataFrame:
         make_batch, schedule = batch_maker(pipe, profile), noise_schedule(pipe)
     for name, variant in missing.items():
         networks = deepcopy({"unet": pipe.unet, "text_encoder": pipe.text_encoder})
-        records = train_variant(networks, variant, partial(make_batch, variant.seed), schedule, settings)
+        records, loss = train_variant(networks, variant, partial(make_batch, variant.seed), schedule, settings)
         sizes = {network: trainable_parameters(model) for network, model in networks.items()}
         columns = pd.DataFrame(records).round({"fi_ratio": 6}).to_dict("list")
-        found[name] = {"variant": asdict(variant), "parameters": sizes, "records": columns}
+        found[name] = {"variant": asdict(variant), "parameters": sizes, "loss": loss, "records": columns}
         write_text(record, json.dumps(done) + "\n")
     return read_variants(record)
 
@@ -193,7 +204,8 @@ def read_variants(record: Path) -> pd.DataFrame | None:
     tables = []
     for name, variant in read_json(record)["variants"].items():
         table = pd.DataFrame(variant["records"])
-        tables.append(table.assign(variant=name, parameters=table.network.map(variant["parameters"])))
+        sizes = table.network.map(variant["parameters"])
+        tables.append(table.assign(variant=name, parameters=sizes, loss=variant["loss"]))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -206,7 +218,7 @@ def final_ranks(records: pd.DataFrame, network: str) -> pd.DataFrame:
 
 def variant_table(records: pd.DataFrame) -> pd.DataFrame:
     """One row per variant: mean ranks, parameters, Spearman's correlation with ours over layers (none where all ranks
-    are equal), the share of layers that grew at the first probe, and of FI-Ratios below 1."""
+    are equal), shares of layers that grew at the first probe, and of FI-Ratios below 1, and the loss at the end."""
     tables = {network: final_ranks(records, network) for network in records.network.unique()}
     rows = {}
     for name, own in records.groupby("variant", sort=False):
@@ -217,16 +229,19 @@ def variant_table(records: pd.DataFrame) -> pd.DataFrame:
             **{f"Spearman, {net}": table[name].corr(table["ours"], method="spearman") for net, table in tables.items()},
             "grown at first probe, %": 100 * first.expanded.mean(),
             "ratios below 1, %": 100 * (own.fi_ratio < 1).mean(),
+            "loss at the end": own.loss.iloc[0],
         }
     return pd.DataFrame(rows).T
 
 
-def mean_rank_rows(records: pd.DataFrame) -> pd.DataFrame:
-    """The variants' mean ranks as rows of audit.csv; the paper has no such numbers."""
+def variant_rows(records: pd.DataFrame) -> pd.DataFrame:
+    """The variants' mean ranks and losses as rows of audit.csv; the paper has no such numbers."""
     last = records[records.step == records.step.max()]
     means = last.groupby(["variant", "network"], sort=False)["rank"].mean().rename("ours").reset_index()
-    what = "short training, " + means.variant + ": mean rank"
-    return means.assign(what=what, paper=None)[["what", "network", "ours", "paper"]]
+    means = means.assign(what="short training, " + means.variant + ": mean rank")
+    losses = last.groupby("variant", sort=False).loss.first().rename("ours").reset_index().assign(network="both")
+    losses = losses.assign(what="short training, " + losses.variant + ": loss at the end")
+    return pd.concat([means, losses]).assign(paper=None)[["what", "network", "ours", "paper"]]
 
 
 def directions(audits: Mapping[str, Path]) -> pd.DataFrame:
@@ -243,9 +258,10 @@ def directions(audits: Mapping[str, Path]) -> pd.DataFrame:
 
 
 def rank_strips(records: pd.DataFrame, title: str) -> Figure:
-    """Per network: the rank of each layer (columns, from input to output) under each variant (rows), and the shares of
-    layers by rank beside it. Blank: a layer that is not adapted."""
-    tables = {network: final_ranks(records, network).T for network in records.network.unique()}
+    """Per network: the rank of each layer (columns, from input to output) under each variant that grows (rows), and the
+    shares of layers by rank beside it. Blank: a layer that is not adapted."""
+    grown = [name for name, variant in VARIANTS.items() if variant.grows]
+    tables = {network: final_ranks(records, network)[grown].T for network in records.network.unique()}
     highest = max(2, int(max(table.max().max() for table in tables.values())))
     figure, axes = plt.subplots(
         len(tables), 2, figsize=(11, 3.2 * len(tables)), layout="constrained", squeeze=False, sharey="row",

@@ -11,7 +11,8 @@ from diffusers import SchedulerMixin
 
 from selora.diffusion.latents import Latents
 
-# The streams; 4 to 7 are methods' own. Validation draws noise from generator(0), its timesteps from generator(1).
+# The streams; 4 to 7 and from 9 on they are methods' own. Validation draws noise from generator(0), its timesteps from
+# generator(1).
 ORDER, BATCH, START, SOLVER, LOOK = 0, 1, 2, 3, 8
 
 
@@ -52,15 +53,25 @@ def draw_batch(
     return {"latents": clean, "tokens": prompts, "noise": drawn["noise"], "timesteps": drawn["timesteps"]}
 
 
+def target(
+    schedule: SchedulerMixin, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """What a base has to predict: the noise, or the velocity (Salimans and Ho 2022, as Stable Diffusion 2)."""
+    is_velocity = schedule.config.prediction_type == "v_prediction"
+    return schedule.get_velocity(latents, noise, timesteps) if is_velocity else noise
+
+
 def look_batches(
     latents: torch.Tensor | Latents, tokens: torch.Tensor, schedule: SchedulerMixin, seed: int
 ) -> list[dict[str, torch.Tensor]]:
-    """A few noisy batches, for methods that inspect the networks first: latents, timesteps, tokens of 32 samples."""
+    """A few noisy batches, for methods that inspect the networks first: latents, what to predict of them (target),
+    timesteps and tokens of 32 samples."""
     batches = []
     for i in range(4):
         draw = generator(seed, LOOK, i)
         part = torch.randint(len(latents), (32,), generator=draw)
         batch = draw_batch(latents, tokens, part, draw, order=("timesteps", "noise"))
-        noisy = schedule.add_noise(batch["latents"], batch["noise"], batch["timesteps"])
-        batches.append({"latents": noisy, "timesteps": batch["timesteps"], "tokens": batch["tokens"]})
+        parts = (batch["latents"], batch["noise"], batch["timesteps"])
+        noisy = {"latents": schedule.add_noise(*parts), "target": target(schedule, *parts)}
+        batches.append({**noisy, "timesteps": batch["timesteps"], "tokens": batch["tokens"]})
     return batches

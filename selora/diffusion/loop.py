@@ -20,7 +20,7 @@ from tqdm import tqdm
 from selora.adapters import restore_tensors, trained_tensors
 from selora.diffusion import machine
 from selora.diffusion.checkpoint import load_checkpoint, save_checkpoint
-from selora.diffusion.draws import BATCH, ORDER, draw_batch, generator
+from selora.diffusion.draws import BATCH, ORDER, draw_batch, generator, target
 from selora.diffusion.finite import NotFinite, dead_tensors
 from selora.diffusion.latents import Latents
 from selora.diffusion.machine import autocast, raise_trained
@@ -37,16 +37,13 @@ def denoising_loss(
     noise: torch.Tensor,
     timesteps: torch.Tensor,
 ) -> torch.Tensor:
-    """Mean squared error of what the base predicts: the noise, or the velocity (Salimans and Ho 2022, as Stable
-    Diffusion 2). latents and noise (B, 4, h, w), tokens (B, 77), timesteps (B,)."""
+    """Mean squared error of what the base predicts. latents and noise (B, 4, h, w), tokens (B, 77), timesteps (B,)."""
     device = networks["unet"].device
     latents, tokens, noise, timesteps = (t.to(device) for t in (latents, tokens, noise, timesteps))
     with autocast(networks["unet"]):
         states = networks["text_encoder"](tokens).last_hidden_state  # (B, 77, width)
         prediction = networks["unet"](schedule.add_noise(latents, noise, timesteps), timesteps, states).sample
-    velocity = schedule.config.prediction_type == "v_prediction"
-    target = schedule.get_velocity(latents, noise, timesteps) if velocity else noise
-    return mse_loss(prediction.float(), target.float())
+    return mse_loss(prediction.float(), target(schedule, latents, noise, timesteps).float())
 
 
 @torch.no_grad()
@@ -112,7 +109,8 @@ def train(
     for key, value in moments.items():
         name, state = key.rsplit("/", 1)
         on_cpu = state == "step" and not fused  # where Adam wants its count of steps
-        optimizer.state[parameters[name]][state] = value if on_cpu else value.to(device)
+        found = value.tolist() if state == "row_steps" else value if on_cpu else value.to(device)
+        optimizer.state[parameters[name]][state] = found
     method.start(networks, optimizer)
     if tensors:
         method.restore(unprefixed(tensors, "method/"))
@@ -239,7 +237,7 @@ def checkpoint_tensors(
 def moments_of(networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The optimizer's state, named `<network>.<parameter>/<state>`."""
     named = named_trainable(networks).items()
-    return {f"{name}/{key}": value for name, p in named for key, value in optimizer.state.get(p, {}).items()}
+    return {f"{name}/{k}": torch.as_tensor(v) for name, p in named for k, v in optimizer.state.get(p, {}).items()}
 
 
 def unprefixed(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

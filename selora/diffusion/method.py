@@ -35,7 +35,7 @@ class Method:
 
     def inspect(self, networks: Mapping[str, nn.Module], batches: Iterable[dict[str, torch.Tensor]]) -> None:
         """Look at the untouched networks with a few training batches, before anything is attached: noisy latents
-        `latents` (B, 4, h, w), `timesteps` (B,), `tokens` (B, 77)."""
+        `latents` and what to predict of them, `target` (B, 4, h, w), `timesteps` (B,), `tokens` (B, 77)."""
 
     def attach(self, networks: Mapping[str, nn.Module]) -> None:
         """Make trainable what the method trains, and nothing else."""

@@ -2,6 +2,7 @@
 May enter: a method, one file beside this one and one line here, its class and all its settings.
 """
 
+import importlib.util
 import re
 from importlib import import_module
 
@@ -11,26 +12,36 @@ METHODS = {
     # the paper's four
     "lora": ("lora.LoRA", {"rank": 4}),  # the paper's r
     "dylora": ("dylora.DyLoRA", {"rank": 4, "newest_only": False}),  # the paper's r
-    "adalora": (  # the paper's 6 -> 4; the rest in proportion to the schedules of AdaLoRA's own experiments
+    "adalora": (  # the paper's 6 -> 4; alpha / 6 and the schedules in proportion to AdaLoRA's own experiments
         "adalora.AdaLoRA",
-        {"init_rank": 6, "rank": 4, "warmup": 0.1, "final": 0.4, "interval": 10, "orthogonality": 0.1},
+        {"init_rank": 6, "rank": 4, "alpha": 32, "warmup": 0.1, "final": 0.4, "interval": 10, "orthogonality": 0.1},
     ),
-    "selora": ("selora.SelfExpandingLoRA", {"rank": 1, "threshold": 1.1, "interval": 40}),  # the paper's r0, lambda, t
+    "selora": (  # the paper's r0, lambda, t, and draw of A and K
+        "selora.SelfExpandingLoRA",
+        {"rank": 1, "threshold": 1.1, "interval": 40, "init": "kaiming"},
+    ),
     # controls of SeLoRA
     "lora-matched": ("matched.MatchedLoRA", {}),
     "selora-random": ("random_growth.RandomGrowth", {}),
     # adaptive ranks
-    "sora": ("sora.SoRA", {"rank": 8, "closing": 0.7}),
+    "sora": ("sora.SoRA", {"rank": 8, "alpha": 16, "penalty": 10.0, "shrinkage": 4.3, "rate": 8 / 3}),
     "increlora": (
         "increlora.IncreLoRA",
-        {"rank": 4, "growing": 0.6, "interval": 20, "beta1": 0.85, "beta2": 0.85, "orthogonality": 0.1},
+        {"rank": 4, "step": 2, "alpha": 32, "growing": 0.6, "interval": 20}
+        | {"beta1": 0.85, "beta2": 0.85, "orthogonality": 0.1},
     ),
+    "elalora": (  # of ranks 10, rounds of 4 of 72 layers; the schedule in shares of a run
+        "elalora.ElaLoRA",
+        {"rank": 4, "alpha": 6.4, "candidates": 2, "share": 4 / 72, "warmup": 0.15, "final": 0.25, "rounds": 24}
+        | {"orthogonality": 0.1},
+    ),
+    "gora": ("gora.GoRA", {"rank": 4, "gamma": 0.05}),
     "eva": ("eva.EVA", {"rank": 4, "rho": 2.0}),
     # other adapters, at LoRA's rank or size
     "dora": ("lora.LoRA", {"rank": 4, "options": {"use_dora": True}}),
     "rslora": ("lora.LoRA", {"rank": 4, "options": {"use_rslora": True}}),
     # four factors: as many as LoRA r 4
-    "loha": ("peft_adapter.PeftAdapter", {"config": "LoHaConfig", "r": 2, "alpha": 2}),
+    "loha": ("loha.LoHa", {"config": "LoHaConfig", "r": 2, "alpha": 2}),
     # trains vectors only
     "vera": ("peft_adapter.PeftAdapter", {"config": "VeraConfig", "r": 64, "learning_rate": 1e-2}),
     "qlora": ("qlora.QLoRA", {"rank": 4}),
@@ -38,6 +49,13 @@ METHODS = {
 
 
 BUILDS_ON = {"lora-matched": "selora", "selora-random": "selora"}  # whose finished run a method reads
+PACKAGES = {"qlora": "bitsandbytes"}  # of methods that need one beside the study's
+
+
+def lacks(name: str) -> str:
+    """The package that a method needs and that is not installed; '' where nothing is missing."""
+    package = PACKAGES.get(name, "")
+    return package if package and importlib.util.find_spec(package) is None else ""
 
 
 def make_method(name: str, settings: dict, seed: int, steps: int, earlier=None):

@@ -2,7 +2,8 @@
 
 An adapter is B diag(E) A. PEFT adds the term that keeps A and B near orthogonal only to outputs that carry a loss. A
 U-Net's does not, so it is added here. PEFT masks entries of E and never resizes; what is scored and saved is plain
-LoRA of the ranks that are left.
+LoRA of the ranks that are left. Both networks share one budget, as all layers of a model do. As in the authors'
+examples the scaling is 16 / 3, and rows of A start at the length that their deviation of 0.02 gives at their widths.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,76 +13,83 @@ from peft import AdaLoraConfig
 from peft.tuners.adalora import SVDLinear
 from torch import nn
 
-from selora.adapters import ADAPTER, add_lora, add_tuner, linear_layers, orthogonality, resize
+from selora.adapters import ADAPTER, add_lora, linear_layers, resize
+from selora.diffusion.draws import generator
+from selora.methods.gates import orthogonality
 from selora.methods.lora import LoRA
+from selora.methods.peft_adapter import add_tuner
+
+NORM = 0.02 * 768**0.5  # of a row of A and a column of B at first: the deviation of 0.02 at the authors' widths, 768
+STREAM = 10  # of draws, see `diffusion.draws`
 
 
 class AdaLoRA(LoRA):
-    """Settings: init_rank, rank (the final mean), warmup and final (shares of the steps before the first cut and
-    after the last), interval (steps between two cuts), orthogonality (weight of that term)."""
+    """Settings: init_rank, rank (the final mean over both networks), alpha (of a scaling alpha / init_rank), warmup and
+    final (shares of the steps before the first cut and after the last), interval (steps between two cuts),
+    orthogonality (weight of that term)."""
 
     def attach(self, networks: Mapping[str, nn.Module]) -> None:
         s = self.settings
         self.last_cut = self.steps - max(1, int(s["final"] * self.steps))
-        self.tuners = {}
-        for network, model in networks.items():
-            config = AdaLoraConfig(
-                init_r=s["init_rank"],
-                target_r=s["rank"],
-                lora_alpha=s["init_rank"],  # PEFT divides by init_r: scaling 1
-                tinit=int(s["warmup"] * self.steps),
-                tfinal=self.steps - self.last_cut,
-                deltaT=s["interval"],
-                total_step=self.steps,
-                target_modules=linear_layers(model),
-            )
-            self.tuners[network] = add_tuner(model, config, self.seed)
+        config = AdaLoraConfig(
+            init_r=s["init_rank"],
+            target_r=s["rank"],
+            lora_alpha=s["alpha"],  # PEFT divides by init_r
+            tinit=int(s["warmup"] * self.steps),
+            tfinal=self.steps - self.last_cut,
+            deltaT=s["interval"],
+            total_step=self.steps,
+            target_modules=[
+                f"{network}.{name}" for network, model in networks.items() for name in linear_layers(model)
+            ],
+        )
+        self.tuner = add_tuner(nn.ModuleDict(networks), config, self.seed)  # one budget for both
+        draw = generator(self.seed, STREAM)
+        for layer in triplets(self.tuner).values():
+            for weight, width in (
+                (layer.lora_A[ADAPTER], layer.in_features),
+                (layer.lora_B[ADAPTER], layer.out_features),
+            ):
+                weight.data = NORM * width**-0.5 * torch.randn(weight.shape, generator=draw).to(weight)
 
     def loss(self, loss: torch.Tensor) -> torch.Tensor:
         return loss + self.settings["orthogonality"] * orthogonality(
-            (layer.lora_A[ADAPTER], layer.lora_B[ADAPTER])
-            for tuner in self.tuners.values()
-            for layer in triplets(tuner).values()
+            (layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]) for layer in triplets(self.tuner).values()
         )
 
     def after_step(self, step: int) -> list[dict]:
-        for tuner in self.tuners.values():
-            tuner.base_model.update_and_allocate(step)
+        self.tuner.base_model.update_and_allocate(step)
         return []
 
     def settled(self, step: int) -> bool:
         return step >= self.last_cut  # only then are ranks within the budget
 
     def state(self) -> dict[str, torch.Tensor]:
-        found = {}
-        for network, tuner in self.tuners.items():
-            allocator, config = tuner.base_model.rankallocator, tuner.peft_config[ADAPTER]
-            for kind in ("exp_avg_ipt", "exp_avg_unc"):
-                found |= {f"{network}/{kind}/{name}": t for name, t in getattr(allocator, kind).items()}
-            found |= {
-                f"{network}/kept/{name}": torch.tensor(kept) for name, kept in (config.rank_pattern or {}).items()
-            }
-        return found
+        allocator, config, found = self.tuner.base_model.rankallocator, self.tuner.peft_config[ADAPTER], {}
+        for kind in ("exp_avg_ipt", "exp_avg_unc"):
+            found |= {f"{kind}/{name}": t for name, t in getattr(allocator, kind).items()}
+        return found | {f"kept/{name}": torch.tensor(kept) for name, kept in (config.rank_pattern or {}).items()}
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        allocator, config = self.tuner.base_model.rankallocator, self.tuner.peft_config[ADAPTER]
         for key, value in state.items():
-            network, kind, name = key.split("/")
-            tuner = self.tuners[network]
+            kind, name = key.split("/")
             if kind == "kept":
-                config = tuner.peft_config[ADAPTER]
                 config.rank_pattern = (config.rank_pattern or {}) | {name: value.tolist()}
             else:
-                allocator = tuner.base_model.rankallocator
-                getattr(allocator, kind)[name] = value.to(tuner.device)
+                getattr(allocator, kind)[name] = value.to(next(self.tuner.parameters()).device)
                 allocator.ipt.setdefault(name, None)  # PEFT takes a name without it for new
 
     def finish(self, networks: Mapping[str, nn.Module], validate: Callable[[], float]) -> dict:
         """Replace every triplet by a plain LoRA layer of its active rank, with E and the scaling in B."""
+        adapters = {
+            network: {name: plain(layer) for name, layer in triplets(model).items()}
+            for network, model in networks.items()
+        }
+        self.tuner.base_model.unload()
         for network, model in networks.items():
-            adapters = {name: plain(layer) for name, layer in triplets(model).items()}
-            self.tuners[network].base_model.unload()
             add_lora(model, 1, self.seed)
-            for name, weights in adapters.items():
+            for name, weights in adapters[network].items():
                 resize(model, name, *weights)
         return {}
 

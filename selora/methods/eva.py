@@ -1,8 +1,9 @@
 """EVA (Paischer et al. 2024), PEFT's: LoRA that starts at the main directions of each layer's inputs.
 
-An incremental SVD of what every layer sees in a few training batches gives the rows of A; a layer gets more ranks where
-more of its inputs' variance is left to explain. EVA drops layers that get none; here they keep one rank, drawn as
-LoRA's are, so the mean can be a little above the one asked for.
+An incremental SVD of what every layer sees in a few training batches gives the rows of A, each of length 1; a layer
+gets more ranks where more of its inputs' variance is left to explain. EVA drops layers that get none; here they keep
+one rank, drawn as LoRA's are, and the layers with most ranks give theirs up for them, so that the mean is the one asked
+for. The scaling is 1 for every layer, whatever its rank.
 """
 
 from collections.abc import Iterable, Mapping
@@ -38,7 +39,7 @@ class EVA(LoRA):
             )
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 torch.manual_seed(self.seed)
-                self.directions[network] = get_eva_state_dict(
+                directions = get_eva_state_dict(
                     model,
                     batches,
                     config,
@@ -47,6 +48,7 @@ class EVA(LoRA):
                     prepare_layer_inputs_fn=every_token,
                     show_progress_bar=False,
                 )
+            self.directions[network] = within(directions, self.settings["rank"])
 
     def attach(self, networks: Mapping[str, nn.Module]) -> None:
         for network, model in networks.items():
@@ -56,6 +58,16 @@ class EVA(LoRA):
                 if len(rows):  # else EVA would drop the layer: it keeps the one rank it has
                     B = layer.lora_B[ADAPTER].weight.data
                     resize(model, name, rows.to(B).contiguous(), B.new_zeros(len(B), len(rows)))
+
+
+def within(directions: Mapping[str, torch.Tensor], rank: int) -> dict[str, torch.Tensor]:
+    """The directions (r, d_in) of each layer, less the last ones of the layers with most, so that, with a rank for each
+    layer that has none, the mean is `rank`."""
+    found = dict(directions)
+    while sum(max(1, len(rows)) for rows in found.values()) > rank * len(found):
+        most = max(found, key=lambda name: len(found[name]))
+        found[most] = found[most][:-1]
+    return found
 
 
 def every_token(inputs: tuple[torch.Tensor], batch: dict[str, torch.Tensor], layer: str) -> torch.Tensor:

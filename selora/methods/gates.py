@@ -1,11 +1,11 @@
-"""LoRA with a trainable gate for each rank, B diag(g) A, on plain PEFT layers: what SoRA and IncreLoRA share."""
+"""LoRA with a trainable factor for each rank, B diag(g) A: what SoRA, IncreLoRA and AdaLoRA share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
 
-from selora.adapters import ADAPTER, all_lora_layers, resize
+from selora.adapters import ADAPTER, all_lora_layers, fold_scaling, resize
 
 
 def add_gates(networks: Mapping[str, nn.Module], gate: torch.Tensor) -> list[torch.utils.hooks.RemovableHandle]:
@@ -19,7 +19,8 @@ def add_gates(networks: Mapping[str, nn.Module], gate: torch.Tensor) -> list[tor
 
 
 def fold_gates(networks: Mapping[str, nn.Module], handles: list, reserve: int = 0) -> None:
-    """Multiply the gates into B and drop ranks whose gate is zero (a rank of 1 stays), and the last `reserve` ones."""
+    """Multiply the gates, and the scaling, into B and drop ranks whose gate is zero (a rank of 1 stays), and the last
+    `reserve` ones."""
     for handle in handles:
         handle.remove()
     for (network, name), layer in all_lora_layers(networks).items():
@@ -30,3 +31,13 @@ def fold_gates(networks: Mapping[str, nn.Module], handles: list, reserve: int = 
             kept[0] = True
         del layer.lora_A[ADAPTER].gate
         resize(networks[network], name, A[kept], B[:, kept] * gate.data[kept])
+    for model in networks.values():
+        fold_scaling(model)
+
+
+def orthogonality(adapters: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """How far adapters A (r, d_in), B (d_out, r) are from orthogonal: the mean Frobenius norm of A A^T - I and of
+    B^T B - I (AdaLoRA's Eq. 4, as PEFT averages it)."""
+    grams = [gram for A, B in adapters for gram in (A @ A.T, B.T @ B)]
+    away = [torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=gram.device)) for gram in grams]
+    return torch.stack(away).mean()

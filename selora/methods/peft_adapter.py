@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import peft
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
-from selora.adapters import add_tuner, linear_layers
+from selora.adapters import linear_layers
 from selora.diffusion.method import Method
 
 
@@ -24,3 +26,15 @@ class PeftAdapter(Method):
         """Write PEFT's own format, one folder a network: `PeftModel.from_pretrained(pipe.unet, folder / "unet")`."""
         for network, tuner in self.tuners.items():
             tuner.save_pretrained(folder / network)
+
+
+def add_tuner(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
+    """Freeze a model and replace its layers by those of one of PEFT's adapters; `seed` determines their weights.
+
+    Returns:
+        The wrapper, which saves and schedules; the model itself stays usable as it is, with the adapter in it.
+    """
+    model.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)

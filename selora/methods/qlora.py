@@ -3,13 +3,12 @@
 Its percentages are of a base in which two weights count as one, since they share a byte.
 """
 
-import importlib.util
 from collections.abc import Mapping
 
-import torch
 from torch import nn
 
 from selora.adapters import linear_layers
+from selora.methods import lacks
 from selora.methods.lora import LoRA
 
 
@@ -18,12 +17,12 @@ class QLoRA(LoRA):
         """Replace every linear layer by bitsandbytes' NF4 one, then attach LoRA.
 
         Raises:
-            ValueError: without a CUDA device or without bitsandbytes.
+            ValueError: without bitsandbytes.
         """
-        if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
+        if lacks("qlora"):
             raise ValueError(
-                "method qlora needs a CUDA device and the package bitsandbytes (pip install bitsandbytes): "
-                "leave it out of `methods`, or use lora, which trains the same adapter over the base in full"
+                "method qlora needs the package bitsandbytes (pip install -e '.[qlora]'): leave it out of `methods`, "
+                "or use lora, which trains the same adapter over the base in full"
             )
         from bitsandbytes.nn import Linear4bit
 

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from selora.adapters import ADAPTER, add_lora, draw_row
+from selora.adapters import ADAPTER, add_lora, draw_rows
 from selora.diffusion.draws import generator
 from selora.expansion import SeLoRA
 from selora.methods.lora import LoRA
+from selora.methods.matched import drawn
 
 STREAM = 7  # of draws, see `diffusion.draws`
 
@@ -26,7 +27,7 @@ class RandomGrowth(LoRA):
             add_lora(model, rank, self.seed)
 
     def start(self, networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
-        self.controller = SeLoRA(networks, optimizer)
+        self.controller = SeLoRA(networks, optimizer, seed=self.seed, init=drawn(self.earlier))  # SeLoRA's own first A
         tests = self.earlier.expansions
         self.tested = {test["step"] for test in tests}
         grown = [(test["step"], test["network"], test["layer"]) for test in tests if test["expanded"]]
@@ -48,7 +49,8 @@ class RandomGrowth(LoRA):
         records = []
         for key, layer in self.controller.layers.items():
             if key in chosen:
-                self.controller.grow(key, draw_row(layer.lora_A[ADAPTER].weight, draw))
+                weight = layer.lora_A[ADAPTER].weight
+                self.controller.grow(key, draw_rows(weight, draw, init=self.controller.init))
             rank = layer.lora_A[ADAPTER].weight.shape[0]
             records.append({"step": step, "network": key[0], "layer": key[1], "rank": rank, "expanded": key in chosen})
         return records

@@ -13,8 +13,8 @@ from selora.methods.lora import LoRA
 
 class SelfExpandingLoRA(LoRA):
     def start(self, networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
-        threshold, interval = self.settings["threshold"], self.settings["interval"]
-        self.controller = SeLoRA(networks, optimizer, threshold=threshold, interval=interval, seed=self.seed)
+        how = {name: self.settings[name] for name in ("threshold", "interval", "init")}
+        self.controller = SeLoRA(networks, optimizer, seed=self.seed, **how)  # which draws the first A
 
     def around(self, step: int) -> AbstractContextManager:
         if step % self.controller.interval == 0:

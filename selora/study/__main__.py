@@ -1,4 +1,5 @@
 """One run from the shell: python -m selora.study --profile quick --dataset iu-drr --method selora --seed 0
+Learning rates, chosen for all methods of a profile alike: python -m selora.study tune --profile mini
 
 Over several GPUs: accelerate launch --multi_gpu --num_processes 4 -m selora.study ...
 """
@@ -19,6 +20,11 @@ from selora.study.run import make_run
 
 def main(arguments: list[str] | None = None) -> None:
     """Make the run that the command's arguments name, or read it if it is done, and print its main figures."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["tune"]:
+        from selora.study import tuning
+
+        return tuning.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m selora.study", description="Train, sample and score one run.")
     parser.add_argument("--profile", default="quick", help="one of the study's, or a .yaml file of your own")
     parser.add_argument("--dataset", required=True)

@@ -21,7 +21,7 @@ from selora.figures import pictures
 from selora.figures.examples import PAIRS, PAPER_PROMPT, clearest, nearest_prompts
 from selora.figures.runs import loss_curves
 from selora.files import RESULTS
-from selora.methods import METHODS
+from selora.methods import METHODS, lacks
 from selora.study.grid import EXECUTORS, make_runs
 from selora.study.notebooks import check_parameters
 from selora.study.profiles import Profile, check_choices, load_profile
@@ -50,7 +50,10 @@ class Study:
         return self.make(self.runs(methods))
 
     def runs(self, methods: Sequence[str]) -> list[Run]:
-        """The runs of some methods, of all data sets and seeds."""
+        """The runs of some methods, of all data sets and seeds; a method whose package is not here is left out."""
+        for method in (method for method in methods if lacks(method)):
+            print(f"{method} is left out: it needs the package {lacks(method)} (pip install -e '.[{method}]').")
+        methods = [method for method in methods if not lacks(method)]
         return [self.named(d, m, s) for m in methods for d in self.profile.datasets for s in self.profile.seeds_of(m)]
 
     def named(self, dataset: str, method: str, seed: int | None = None) -> Run:

@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -39,15 +39,16 @@ UNTRAINED = {"history": [], "expansions": [], "best_step": None, "best_loss": No
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run needs: its examples by split, those it is scored with, the pipeline, the method and the judges."""
+    """What a run needs: its examples by split, the pipeline and the method; and to be scored, the examples it is scored
+    with, and the judges."""
 
     examples: dict[str, list[Example]]
-    scored: list[Example]
-    reference: np.ndarray  # the scored examples' own images, (N, H, W, 3) uint8
-    others: np.ndarray  # as many of the training set's, for real vs real
     pipe: StableDiffusionPipeline
     method: Method
-    judges: Judges | None  # of the main process alone
+    scored: list[Example] = field(default_factory=list)
+    reference: np.ndarray | None = None  # the scored examples' own images, (N, H, W, 3) uint8
+    others: np.ndarray | None = None  # as many of the training set's, for real vs real
+    judges: Judges | None = None  # of the main process alone
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -93,22 +94,28 @@ def make(run: Run, settings: dict, prepared: Prepared) -> None:
 
 def prepare(run: Run, settings: dict) -> Prepared:
     """Load all that may be missing, before hours of training."""
+    profile, ready = run.profile, prepare_training(run, settings, read_earlier(run.builds_on))
+    scored, others = reference_and_others(ready.examples["test"], ready.examples["train"], profile.images)
+    reference, other = (load_images(part, profile.resolution) for part in (scored, others))
+    try_end(run, ready.pipe, scored)
+    judges = None
+    if machine.state().is_main_process:
+        judges = make_judges(profile.encoder, profile.clip, profile.classifier, ready.pipe.device)
+    return replace(ready, scored=scored, reference=reference, others=other, judges=judges)
+
+
+def prepare_training(run: Run, settings: dict, earlier: Earlier | None) -> Prepared:
+    """Load what a training needs, and say what there is to say of its data."""
     profile = run.profile
     examples, said = load_splits(run.dataset, profile.data_root)
     examples["val"] = examples["val"][: profile.validation_images]
-    scored, others = reference_and_others(examples["test"], examples["train"], profile.images)
-    reference, other = (load_images(part, profile.resolution) for part in (scored, others))
     pipe = load_base(profile.base_model, profile.precision)
-    try_end(run, pipe, scored)
-    judges = None
     if machine.state().is_main_process:
         print(*said, describe(text_figures(examples, pipe.tokenizer)), sep="\n", flush=True)
-        judges = make_judges(profile.encoder, profile.clip, profile.classifier, pipe.device)
     if profile.gradient_checkpointing:
         pipe.unet.enable_gradient_checkpointing()
     own, _ = named(run.method)
-    method = make_method(own, settings["method"], run.seed, settings["steps"], read_earlier(run.builds_on))
-    return Prepared(examples, scored, reference, other, pipe, method, judges)
+    return Prepared(examples, pipe, make_method(own, settings["method"], run.seed, settings["steps"], earlier))
 
 
 def read_earlier(run: Run | None) -> Earlier | None:
@@ -116,8 +123,10 @@ def read_earlier(run: Run | None) -> Earlier | None:
     return Earlier(run.result(), run.table("expansions").to_dict("records")) if run else None
 
 
-def train_method(run: Run, settings: dict, prepared: Prepared) -> dict:
+def train_method(run: Run, settings: dict, prepared: Prepared, stop: int | None = None) -> dict:
     """Attach the method and train it, save its weights, and write history.csv and expansions.csv.
+
+    stop: end at this step, on the method's schedule for the whole run; a later call goes on from there.
 
     Returns:
         What `loop.train` does; `UNTRAINED` for a method that does not train.
@@ -147,7 +156,7 @@ def train_method(run: Run, settings: dict, prepared: Prepared) -> dict:
         ids=[e.id for e in examples["train"]],
         empty_tokens=tokenize(pipe.tokenizer, [""]),
         checkpoint=run.checkpoint,
-        steps=settings["steps"],
+        steps=stop or settings["steps"],
         batch_size=profile.batch_size,
         learning_rate=settings["method"].get("learning_rate", profile.learning_rate),
         prompt_dropout=profile.prompt_dropout,

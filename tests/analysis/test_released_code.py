@@ -154,9 +154,8 @@ def train_pipe(pipe, variant: Variant, steps: int, threshold: float = 1.0) -> tu
     networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
     settings = {"steps": steps, "interval": 2, "threshold": threshold, "learning_rate": 1e-2}
     schedule = DDPMScheduler.from_config(pipe.scheduler.config)
-    return networks, released_code.train_variant(
-        networks, variant, lambda step: random_batch(3, step), schedule, settings
-    )
+    records, _ = released_code.train_variant(networks, variant, lambda step: random_batch(3, step), schedule, settings)
+    return networks, records
 
 
 def test_grown_layers_lose_their_moments_and_only_they(networks):
@@ -268,10 +267,21 @@ def test_the_table_and_the_figure_have_every_variant(trained, tmp_path):
     assert table.loc["released layers", "parameters"] < table.loc["ours", "parameters"]
     last = records[(records.step == 2) & (records.variant == "ours") & (records.network == "unet")]
     assert table.loc["ours", "mean rank, unet"] == last["rank"].mean()
-    rows = released_code.mean_rank_rows(records)
-    assert len(rows) == 6 and list(rows) == ["what", "network", "ours", "paper"]
+    rows = released_code.variant_rows(records)
+    assert len(rows) == 6 + 3 and list(rows) == ["what", "network", "ours", "paper"]
     strips = released_code.rank_strips(records, "tiny").axes[0].get_yticklabels()
     assert [label.get_text().partition(" (")[0] for label in strips] == list(released_code.VARIANTS)
+
+
+def test_lora_beside_them_grows_nothing_and_differs_in_its_first_rows_alone(pipe):
+    drawn = {}
+    for name in ("LoRA r 4", "LoRA r 4, our gain"):
+        networks, records = train_pipe(deepcopy(pipe), VARIANTS[name], steps=2)
+        assert {(r["rank"], r["expanded"]) for r in records} == {(4, False)}
+        assert {layer.scaling["default"] for layer in layers_of(networks).values()} == {1}
+        rows = {key: layer.lora_A["default"].weight for key, layer in layers_of(networks).items()}
+        drawn[name] = torch.cat([(w * w.shape[1] ** 0.5).flatten() for w in rows.values()]).square().mean().item()
+    assert drawn["LoRA r 4, our gain"] / drawn["LoRA r 4"] == pytest.approx(6, rel=0.2)
 
 
 @pytest.mark.parametrize("name", ["smoke", "quick", "mini"])

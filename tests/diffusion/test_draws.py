@@ -1,5 +1,7 @@
 """How a batch is drawn determines every number of the study: it may not change."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -35,6 +37,11 @@ def test_batches_to_look_at_are_noisy_and_have_their_own_prompts(whole):
     class Adding:
         """A forward process whose outcome tells what went in."""
 
+        config = SimpleNamespace(prediction_type="v_prediction")
+
+        def get_velocity(self, latents, noise, timesteps):
+            return noise - 1000 * latents
+
         def add_noise(self, latents, noise, timesteps):
             return latents + 1000 * noise
 
@@ -44,4 +51,5 @@ def test_batches_to_look_at_are_noisy_and_have_their_own_prompts(whole):
         assert torch.equal(batch["timesteps"], torch.randint(0, 1000, (32,), generator=draw))
         noise = torch.randn(32, 4, 2, 2, generator=draw)
         assert torch.equal(batch["latents"], whole[0][part] + 1000 * noise)
+        assert torch.equal(batch["target"], noise - 1000 * whole[0][part])
         assert torch.equal(batch["tokens"], whole[1][part])

@@ -72,7 +72,7 @@ class Profile:
         check_choices("data set", [*self.datasets, *(self.ablation_datasets or [])], DATASETS)
         check_choices("method", [*self.methods, *self.one_seed, *self.method_settings], METHODS)
         for method, settings in self.method_settings.items():
-            check_choices(f"setting of {method}", list(settings), METHODS[method][1])
+            check_choices(f"setting of {method}", list(settings), {**METHODS[method][1], "learning_rate": None})
             self.check_rate(f"{method}'s learning_rate", settings.get("learning_rate", self.learning_rate))
             for name, value in settings.items():
                 kind = type(METHODS[method][1][name])

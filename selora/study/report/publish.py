@@ -22,6 +22,7 @@ KEPT = (
     "table1.*",
     "audit.csv",
     "audit.json",
+    "tuning.csv",
     "figures/*.png",
     "runs/*/*/*/*.json",
     "runs/*/*/*/history.csv",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from selora.files import REPOSITORY, RESULTS, write_text
+from selora.scoring.intervals import LEVEL, SEEDS
 from selora.scoring.labels import mean_auroc
 from selora.study.report.comparison import ENDS, difference
 from selora.study.report.table1 import collect, table1
@@ -115,8 +116,8 @@ def verdicts(table: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
         if "selora" in rows.index:
             said = [versus(own, rows, other) for other in OTHERS if other in rows.index]
             found.append(
-                f"**{dataset}**, KID x 1000 of SeLoRA: {'; '.join(said)}. In brackets 95 % intervals of a paired "
-                "bootstrap over images within seeds, which say nothing of other seeds."
+                f"**{dataset}**, KID x 1000 of SeLoRA: {'; '.join(said)}. In brackets 95 % intervals over seeds "
+                f"and prompts; fewer than {SEEDS} seeds have none, and nothing is told from them."
             )
         adapters = rows.drop(index=[*ENDS], errors="ignore")
         if adapters.auroc_mean.notna().any():
@@ -132,11 +133,11 @@ def verdicts(table: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
 def versus(runs: pd.DataFrame, rows: pd.DataFrame, other: str) -> str:
     """How SeLoRA compares with another method by KID, over the seeds that both have."""
     pair = runs[runs.method == "selora"], runs[runs.method == other]
-    value, low, high = (1000 * number for number in difference(*pair, "kid"))
+    value, low, high, p = difference(*pair, "kid")
+    word = "not told from" if not p < LEVEL else "worse than" if value > 0 else "better than"
     seeds = len(set(pair[0].seed) & set(pair[1].seed))
-    word = "worse than" if low > 0 else "better than" if high < 0 else "not told from"
     sizes = rows.unet_params + rows.text_encoder_params
     return (
-        f"{word} {OTHERS[other]} ({interval(value, low, high)}, {seeds} seed{'s' * (seeds > 1)}, "
-        f"{sizes['selora'] / sizes[other]:.0%} of its parameters)"
+        f"{word} {OTHERS[other]} ({interval(1000 * value, 1000 * low, 1000 * high, 1.0)}, {seeds} "
+        f"seed{'s' * (seeds > 1)}, {sizes['selora'] / sizes[other]:.0%} of its parameters)"
     )

@@ -7,7 +7,7 @@ import pandas as pd
 from selora.data import DATASETS
 from selora.files import write_text
 from selora.methods import METHODS
-from selora.study.report.comparison import BETTER, difference, marks
+from selora.study.report.comparison import BETTER, against, marks
 from selora.study.report.table1_text import latex, markdown
 from selora.study.results import finished_runs
 
@@ -41,12 +41,13 @@ def table1(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation (n - 1) over seeds (of the time of training the median), one row per data set and
     method, and how methods compare.
 
-    The last columns: of KID, CLIP score and AUROC the difference from LoRA with its interval (none for LoRA itself),
-    then their marks: 'best', 'tied' or ''.
+    The last columns: of KID, CLIP score and AUROC the difference from LoRA with its interval and p-value (Holm's, over
+    the data set's rows; none for LoRA itself), then their marks: 'best', 'tied' or ''.
     """
     rows = []
     for dataset, own in runs.groupby("dataset", sort=False):
         marked = {name: marks(own, name) for name in BETTER}
+        from_lora = {name: against(own, "lora", name) for name in BETTER}
         for method, group in own.groupby("method", sort=False):
             row = {"dataset": dataset, "method": method, "n_seeds": len(group)}
             for name in MEASURED:
@@ -57,10 +58,10 @@ def table1(runs: pd.DataFrame) -> pd.DataFrame:
                 row[name] = group[name].mean()
             row["train_seconds"] = group.train_seconds.median()  # a machine that stalled says nothing of a method
             row["peak_memory_mb"] = group.peak_memory_mb.mean()
-            against = own[(own.method == "lora") & (method != "lora")]
-            for name in BETTER:
-                columns = (f"{name}_diff", f"{name}_diff_low", f"{name}_diff_high")
-                row |= dict(zip(columns, difference(group, against, name), strict=True))
+            for name, table in from_lora.items():
+                found = table.loc[method] if method in table.index else [float("nan")] * len(table.columns)
+                columns = (f"{name}_diff", f"{name}_diff_low", f"{name}_diff_high", f"{name}_diff_p")
+                row |= dict(zip(columns, found, strict=True))
             row |= {f"{name}_best": marked[name].get(method, "") for name in BETTER}
             rows.append(row)
     return pd.DataFrame(rows)

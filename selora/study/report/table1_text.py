@@ -5,6 +5,7 @@ import re
 import pandas as pd
 
 from selora.diffusion.solvers import SOLVERS
+from selora.scoring.intervals import LEVEL, SEEDS
 from selora.scoring.labels import mean_auroc
 from selora.study import paper
 from selora.study.profiles import Profile
@@ -29,11 +30,11 @@ def spread(mean: float, std: float = float("nan"), digits: int = 1) -> str:
     return f"{mean:.{digits}f}" if pd.isna(std) else f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
-def interval(value: float, low: float, high: float) -> str:
-    """'+48.4 [40.1, 57.0]'; a dash for what there is not."""
+def interval(value: float, low: float, high: float, p: float) -> str:
+    """'+48.4 [40.1, 57.0] *', the star where p says so; a dash for what there is not."""
     if pd.isna(value):
         return "-"
-    return f"{value:+.1f} [-]" if pd.isna(low) else f"{value:+.1f} [{low:.1f}, {high:.1f}]"
+    return f"{value:+.1f} [-]" if pd.isna(low) else f"{value:+.1f} [{low:.1f}, {high:.1f}]{' *' * (p < LEVEL)}"
 
 
 def marked(text: str, mark: str) -> str:
@@ -49,7 +50,7 @@ def body(table: pd.DataFrame, runs: pd.DataFrame) -> list[list[str]]:
             scores = [
                 spread(row.fid_mean, row.fid_std),
                 marked(spread(1000 * row.kid_mean, 1000 * row.kid_std), row.kid_best),
-                interval(1000 * row.kid_diff, 1000 * row.kid_diff_low, 1000 * row.kid_diff_high),
+                interval(1000 * row.kid_diff, 1000 * row.kid_diff_low, 1000 * row.kid_diff_high, row.kid_diff_p),
                 marked(spread(row.clip_mean, row.clip_std), row.clip_best),
                 marked(spread(row.auroc_mean, row.auroc_std, 3), row.auroc_best),
             ]
@@ -90,7 +91,7 @@ def heard(runs: pd.DataFrame) -> str:
             said.append(f"{value:+.1f} [{low:.1f}, {high:.1f}] on {dataset} (reference images {reference:+.1f})")
     if not said:
         return ""
-    return f"Own prompt less all others', LoRA's images, same kind of interval: {', '.join(said)}. "
+    return f"Own prompt less all others', LoRA's images [95 % over images within seeds]: {', '.join(said)}. "
 
 
 def caption(runs: pd.DataFrame) -> str:
@@ -105,11 +106,13 @@ def caption(runs: pd.DataFrame) -> str:
         "first prompts of the test split, against the images they belong to. "
         f"Guidance scale {settings['guidance_scale']}, {solver} with {settings['sampling_steps']} steps, "
         f"prompt dropout {settings['prompt_dropout']}. Mean ± standard deviation over seeds; one seed has no "
-        "deviation. Differences from LoRA are over the seeds that both have. Their 95 % intervals are paired bootstrap "
-        "over images within seeds (percentiles of 500 resamples of the prompts, the same for every run): they say what "
-        "other prompts would change, not what other seeds would. Three seeds carry no interval of their own. Bold: the "
-        "best of the adapters (base and full fine-tuning are the two ends, and no rivals); † marks adapters not "
-        "significantly worse than it, by the same kind of interval, not corrected for how many are compared. "
+        "deviation. Differences from LoRA are over the seeds that both have. Their 95 % intervals hold other seeds and "
+        "other prompts: a hierarchical bootstrap draws seeds, then prompts (500 resamples, the same for every run), "
+        f"paired by both. Fewer than {SEEDS} seeds carry no interval and no mark: they say too little of how far a "
+        "seed moves a score, which is further than prompts do. A star: different from LoRA at 5 %, corrected for how "
+        "many rows of the data set are compared (Holm). Bold: the best of the adapters (base and full fine-tuning are "
+        "the two ends, and no rivals); † marks adapters not significantly worse than it, so corrected; a column whose "
+        "best may be chance (AUROC 0.5) has no mark. "
         f"{unmarked(runs)}"
         "Real vs real: as many other images of the same set against the reference, both rendered in a rendered set; "
         "its CLIP score and AUROC are the reference's own. Autoencoder limit: the reference through the base's "

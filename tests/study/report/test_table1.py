@@ -16,7 +16,8 @@ from selora.study.report.table1_text import escaped
 COLUMNS = (
     "dataset method n_seeds fid_mean fid_std kid_mean kid_std clip_mean clip_std auroc_mean auroc_std unet_params "
     "text_encoder_params unet_pct text_encoder_pct train_seconds peak_memory_mb kid_diff kid_diff_low kid_diff_high "
-    "clip_diff clip_diff_low clip_diff_high auroc_diff auroc_diff_low auroc_diff_high kid_best clip_best auroc_best"
+    "kid_diff_p clip_diff clip_diff_low clip_diff_high clip_diff_p auroc_diff auroc_diff_low auroc_diff_high "
+    "auroc_diff_p kid_best clip_best auroc_best"
 ).split()
 
 
@@ -50,14 +51,15 @@ def folder(tmp_path):
 
 @pytest.fixture
 def compared(tmp_path):
-    """LoRA, SeLoRA 0.1 above it in every replicate, DyLoRA on either side of LoRA, the base below all."""
-    drawn = np.random.default_rng(0).normal(0.5, 0.05, (3, 40))
-    for seed in range(3):
-        kid = drawn[seed].tolist()
+    """LoRA; with eight seeds SeLoRA 0.1 above it in every replicate, SoRA 0.02 above it, more or less by seed; DyLoRA
+    with one seed, the base below all."""
+    drawn = np.random.default_rng(0).normal(0.5, 0.05, (8, 40))
+    for seed in range(8):
+        kid, moved = drawn[seed].tolist(), 0.02 + 0.05 * (-1) ** seed
         write_run(tmp_path, "lora", seed, 0.5 + 0.01 * seed, {"kid": kid})
         write_run(tmp_path, "selora", seed, 0.6 + 0.01 * seed, {"kid": [v + 0.1 for v in kid]})
-    either_side = (drawn[0] + 0.02 + np.where(np.arange(40) % 2, 0.05, -0.05)).tolist()
-    write_run(tmp_path, "dylora", 0, 0.52, {"kid": either_side})
+        write_run(tmp_path, "sora", seed, 0.5 + 0.01 * seed + moved, {"kid": [v + moved for v in kid]})
+    write_run(tmp_path, "dylora", 0, 0.45, {"kid": (drawn[0] - 0.05).tolist()})
     write_run(tmp_path, "base", 0, 0.2, {"kid": drawn[0].tolist()})
     return tmp_path
 
@@ -75,14 +77,14 @@ def test_means_deviations_and_order(folder):
 def test_the_caption_says_whether_prompts_are_told_apart(compared):
     write_table1(compared)
     assert "Own prompt less all others'" not in (compared / "table1.md").read_text()  # records of before
-    for seed in range(3):
+    for seed in range(8):
         path = compared / "runs" / "iu-drr" / "lora" / f"seed{seed}" / "result.json"
         drawn = {"kid": [0.5] * 40, "clip_contrast": (np.arange(40) / 10 + seed).tolist()}
         result = json.loads(path.read_text()) | {"clip_contrast": 2.0 + seed, "bootstrap": drawn}
         result["reference"]["clip_contrast"] = 19.0
         write_json(path, result)
     write_table1(compared)
-    assert "images, same kind of interval: +3.0 [1.1, 4.8] on iu-drr (reference images +19.0)" in (
+    assert "images [95 % over images within seeds]: +5.5 [3.6, 7.3] on iu-drr (reference images +19.0)" in (
         (compared / "table1.md").read_text()
     )
 
@@ -98,16 +100,16 @@ def test_the_caption_names_what_a_reader_must_know(folder):
         "dropout 0.1",
         "Real vs real",
         "Autoencoder limit",
-        "paired bootstrap over images within seeds",
+        "hierarchical bootstrap draws seeds, then prompts",
         f"{DRAWS} resamples",
-        "Three seeds carry no interval of their own",
+        "Fewer than 8 seeds carry no interval and no mark",
         "best of the adapters",
         "paper's own numbers, as printed",
         "do not compare with those above",
         "| Montgomery County CXR | SeLoRA | 205.54 ± 9.56 | 26.38 ± 0.04 |",
     ):
         assert words in text
-    assert "| iu-drr | selora | 2 | 20.0 ± 14.1 | **200.0 ± 141.4** | - | **20.0 ± 0.0** | **0.600 ± 0.000** |" in text
+    assert "| iu-drr | selora | 2 | 20.0 ± 14.1 | 200.0 ± 141.4 | - | 20.0 ± 0.0 | 0.600 ± 0.000 |" in text
     assert "| *real vs real* |  | 4.0 | -1.0 |  | 31.0 | 0.900 |" in text
 
 
@@ -136,45 +138,84 @@ def test_a_method_that_is_higher_by_a_constant_differs_by_it_in_every_replicate(
 
 def test_a_run_against_itself_differs_by_exactly_zero(compared):
     lora = collect(compared).query("method == 'lora'")
-    assert difference(lora, lora, "kid") == (0, 0, 0)
+    assert difference(lora, lora, "kid") == (0, 0, 0, 1)
 
 
-def test_the_difference_is_averaged_over_the_seeds_that_both_have_replicate_by_replicate():
+def runs_of(drawn: dict[int, np.ndarray]) -> pd.DataFrame:
+    """Runs by seed, the figure of each the mean of its replicates."""
+    return pd.DataFrame([{"seed": s, "kid": d.mean(), "bootstrap": {"kid": d.tolist()}} for s, d in drawn.items()])
+
+
+def test_the_difference_is_paired_over_the_seeds_that_both_have():
+    """What a seed, or a resample, does to both methods alike is gone before anything is compared."""
     rng = np.random.default_rng(1)
-    a, b = ({seed: rng.normal(size=50) for seed in seeds} for seeds in ((0, 1, 2), (1, 2, 3)))
-
-    def runs(drawn):
-        rows = [{"seed": s, "kid": s * len(d), "bootstrap": {"kid": d.tolist()}} for s, d in drawn.items()]
-        return pd.DataFrame(rows)
-
-    expected = np.sort([((a[1][i] - b[1][i]) + (a[2][i] - b[2][i])) / 2 for i in range(50)])
-    _, low, high = difference(runs(a), runs(b), "kid")
-    assert expected[1] <= low <= expected[2] and expected[47] <= high <= expected[48]  # 2.5 % of 49 steps is 1.2
+    shared = {seed: 10 * rng.normal() + 10 * rng.normal(size=50) for seed in range(10)}
+    b = {seed: drawn for seed, drawn in shared.items() if seed < 9}
+    a = {seed: drawn + 1 + 0.01 * rng.normal() for seed, drawn in shared.items() if seed}
+    found = difference(runs_of(a), runs_of(b), "kid")
+    assert found.value == pytest.approx(np.mean([a[s].mean() - b[s].mean() for s in range(1, 9)]))
+    assert 0.98 < found.low < found.high < 1.02 and found.p < 1e-6
+    assert np.isnan(difference(runs_of(a), runs_of({s: b[s] for s in range(8)}), "kid").low)  # seven in common
 
 
 def test_best_and_tied_are_marked_among_the_adapters_only(compared):
     runs = collect(compared)
-    assert marks(runs, "kid") == {"lora": "best", "selora": ""}  # the base is lower and no rival, dylora has one seed
-    first = runs[runs.seed == 0]
-    assert marks(first, "kid") == {"lora": "best", "dylora": "tied", "selora": ""}
+    # the base is lower and no rival, dylora has one seed
+    assert marks(runs, "kid") == {"lora": "best", "selora": "", "sora": "tied"}
+    assert marks(runs[runs.seed < 7], "kid") == {}  # too few for an interval
     write_table1(compared)
     text = (compared / "table1.md").read_text()
-    assert "| lora | 3 | 51.0 ± 1.0 | **510.0 ± 10.0** | - |" in text
-    assert "| selora | 3 | 61.0 ± 1.0 | 610.0 ± 10.0 | +100.0 [100.0, 100.0] |" in text
-    assert "| dylora | 1 | 52.0 | 520.0 | +20.0 [-30.0, 70.0] |" in text
+    assert "| lora | 8 | 53.5 ± 2.4 | **535.0 ± 24.5** | - |" in text
+    assert "| selora | 8 | 63.5 ± 2.4 | 635.0 ± 24.5 | +100.0 [100.0, 100.0] * |" in text
+    assert "| sora | 8 | 55.5 ± 5.4 | 555.0 ± 53.7 † | +20.0 [-24.7, 64.7] |" in text  # t, 7: 2.365 x 53.45 / sqrt 8
+    assert "| dylora | 1 | 45.0 | 450.0 | -50.0 [-] |" in text
+
+
+def scored(name: str, **methods: float) -> pd.DataFrame:
+    """Eight seeds of some methods, with a figure that is theirs give or take 0.1, by seed."""
+    rows = [
+        {"method": method, "seed": seed, name: value + 0.1 * (-1) ** seed}
+        for method, value in methods.items()
+        for seed in range(8)
+    ]
+    return pd.DataFrame([row | {"bootstrap": {name: [row[name]] * 5}} for row in rows])
 
 
 def test_higher_is_better_for_the_clip_score():
-    drawn = np.linspace(-1, 1, 41)
-    rows = [("lora", 21.0, drawn + 21), ("selora", 20.0, drawn + 20), ("sora", 20.5, 20.5 - 2 * drawn)]
-    runs = pd.DataFrame([{"method": m, "seed": 0, "clip": c, "bootstrap": {"clip": d.tolist()}} for m, c, d in rows])
-    assert marks(runs, "clip") == {"lora": "best", "selora": "", "sora": "tied"}
+    runs = scored("clip", lora=21.0, selora=20.0)
+    assert marks(runs, "clip") == {"lora": "best", "selora": ""}
+
+
+def test_a_column_whose_best_may_be_chance_has_no_mark():
+    assert marks(scored("auroc", lora=0.56, selora=0.5), "auroc") == {}  # 0.56 give or take 0.089
+    assert marks(scored("auroc", lora=0.6, selora=0.5), "auroc") == {"lora": "best", "selora": ""}
+
+
+def test_marks_are_corrected_for_how_many_methods_there_are():
+    """A method that is worse at 4 % by itself is tied among nine."""
+    worse = [0.1, 0.03, 0.07, 0.0, 0.05, 0.09, 0.01, -0.03]
+    runs = pd.DataFrame(
+        [
+            {
+                "method": method,
+                "seed": s,
+                "kid": v * (method != "lora"),
+                "bootstrap": {"kid": [v * (method != "lora")] * 5},
+            }
+            for method in ("lora", *"abcdefgh")
+            for s, v in enumerate(worse)
+        ]
+    )
+    assert difference(runs[runs.method == "a"], runs[runs.method == "lora"], "kid").p == pytest.approx(0.042, abs=0.001)
+    assert set(marks(runs, "kid").values()) == {"best", "tied"}
+    assert marks(runs[runs.method.isin(["lora", "a"])], "kid") == {"lora": "best", "a": ""}
 
 
 def test_differences_count_the_seeds_where_the_method_is_better_by_the_figures_own_sign(compared):
     table = differences(collect(compared), "selora", ["lora", "dylora", "vera"]).set_index(["less", "score"])
     assert table.loc[("lora", "kid"), ["difference", "low", "high"]].tolist() == pytest.approx([0.1, 0.1, 0.1])
-    assert table.loc[("lora", "kid"), "better"] == "0 of 3"  # a higher KID is worse
+    assert table.loc[("lora", "kid"), "p"] < 1e-6
+    assert table.loc[("lora", "kid"), "better"] == "0 of 8"  # a higher KID is worse
     assert table.loc[("dylora", "kid"), "better"] == "0 of 1"  # one common seed
     assert differences(collect(compared), "base", ["selora"]).set_index("score").loc["kid", "better"] == "1 of 1"
     assert "vera" not in table.index.get_level_values("less")
@@ -184,7 +225,7 @@ def test_runs_from_before_there_were_replicates_have_a_difference_without_interv
     write_run(folder, "lora", 0, 0.2, {})
     selora = table1(collect(folder)).set_index("method").loc["selora"]
     assert np.isclose(selora.kid_diff, 0.1 - 0.2)  # of seed 0, which both have
-    assert np.isnan(selora.kid_diff_low) and selora.kid_best in ("best", "")
+    assert np.isnan(selora.kid_diff_low) and selora.kid_best == ""
     write_table1(folder)
     assert "| -100.0 [-] |" in (folder / "table1.md").read_text()
 
@@ -193,8 +234,8 @@ def test_the_ablation_is_not_of_table_1(compared):
     write_run(compared, "selora@1.05", 0, 0.4, {})
     assert "selora@1.05" not in set(collect(compared).method)
     ablation = ablation_runs(compared)
-    assert list(zip(ablation.threshold, ablation.seed, strict=True)) == [(1.05, 0), (1.1, 0), (1.1, 1), (1.1, 2)]
-    assert ablation.auroc.tolist() == [0.6] * 4 and ablation.unet_mean_rank.tolist() == [2.0] * 4
+    assert list(zip(ablation.threshold, ablation.seed, strict=True)) == [(1.05, 0), *((1.1, s) for s in range(8))]
+    assert ablation.auroc.tolist() == [0.6] * 9 and ablation.unet_mean_rank.tolist() == [2.0] * 9
     assert ablation_runs(compared / "nowhere").empty
 
 
@@ -203,7 +244,7 @@ def test_latex_says_the_same_in_its_own_signs(compared):
     assert escaped("lora-matched [-]") == "lora-matched [-]"
     write_table1(compared)
     text = (compared / "table1.tex").read_text()
-    assert r"& \textbf{510.0 $\pm$ 10.0} &" in text and r"+20.0 [$-$30.0, 70.0]" in text
+    assert r"& \textbf{535.0 $\pm$ 24.5} &" in text and r"+20.0 [$-$24.7, 64.7]" in text
     assert text.isascii()
     for opened in ("table", "tabular"):
         assert text.count(rf"\begin{{{opened}}}") == text.count(rf"\end{{{opened}}}") == 2
