@@ -21,11 +21,12 @@ from selora.diffusion.finite import NotFinite
 from selora.diffusion.method import Earlier
 from selora.figures.pictures import save_figure
 from selora.figures.tuning import loss_against_rate
-from selora.files import RESULTS, read_json, write_json
-from selora.methods import BUILDS_ON, METHODS
+from selora.files import RESULTS, read_json, write_json, write_text
+from selora.methods import BUILDS_ON, METHODS, lacks
 from selora.study.fingerprints import check_settings, settings_of
 from selora.study.lock import Busy, alone
-from selora.study.profiles import Profile, check_choices, load_profile
+from selora.study.preflight import check_needs
+from selora.study.profiles import Profile, load_profile
 from selora.study.results import Run
 from selora.study.stages import prepare_training, train_method
 
@@ -34,7 +35,11 @@ RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 GRIDS = {  # what is tried where it is not RATES alone: for other sizes of step, or with a scaling
     "full": {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3)},
     "vera": {"learning_rate": (1e-2, 3e-2, 1e-1, 3e-1)},
-    "loha": {"learning_rate": (1e-2, 3e-2), "alpha": (2, 8)},
+    "adalora": {"learning_rate": (3e-3, 1e-2), "alpha": (32, 96)},
+    "increlora": {"learning_rate": (3e-3, 1e-2), "alpha": (32, 96)},
+    "elalora": {"learning_rate": (3e-3, 1e-2), "alpha": (6.4, 25.6)},
+    "gora": {"learning_rate": (3e-3, 1e-2), "gamma": (0.05, 0.5)},
+    "loha": {"learning_rate": (1e-3, 3e-3), "alpha": (1, 4)},
 }
 
 
@@ -163,15 +168,16 @@ def said(values: dict) -> str:
 
 
 def tune(profile: Profile, results: Path) -> dict[str, list[Trial]]:
-    """Tune all methods of a profile; tuning.csv and figures/tuning.png are written anew after each."""
+    """Tune all methods of a profile whose packages are here; tuning.csv and figures/tuning.png are written anew after
+    each."""
     folder, chosen = results / profile.name, {}
-    methods = [method for method in profile.methods if method != "base"]
+    methods = [method for method in profile.methods if method != "base" and not lacks(method)]
     needed = [BUILDS_ON[method] for method in methods if method in BUILDS_ON]
     for method in sorted({*methods, *needed}, key=lambda name: (name in BUILDS_ON, list(METHODS).index(name))):
         first = chosen[BUILDS_ON[method]][0] if method in BUILDS_ON else None
         chosen[method] = tune_method(profile, method, results, first)
         found = table(chosen)
-        found.to_csv(folder / "tuning.csv", index=False)
+        write_text(folder / "tuning.csv", found.to_csv(index=False))
         save_figure(loss_against_rate(found), folder, "tuning")
     return chosen
 
@@ -185,7 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     try:
         profile = load_profile(args.profile, datasets=DATASET, methods=args.methods)
-        check_choices("method", profile.methods, METHODS)
+        check_needs(profile, args.results)
         print(lines(profile, tune(profile, args.results)))
     except (OSError, ValueError, Busy) as error:
         sys.exit(f"selora: {error}")
