@@ -88,6 +88,9 @@ def fi_ratio(original: float, candidate: float) -> float:
     The paper prints the inverse, which can never exceed 1, since the expanded score is the original score plus squares;
     expanded over original is what its text and its released code mean. A layer that no gradient reaches (0 / 0) has
     nothing to gain and gets 1; one that only the candidate could move gets infinity.
+
+    >>> fi_ratio(2.0, 0.5), fi_ratio(0.0, 0.0), fi_ratio(0.0, 0.5)
+    (1.25, 1.0, inf)
     """
     if original == 0:
         return 1.0 if candidate == 0 else float("inf")

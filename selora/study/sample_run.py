@@ -3,7 +3,8 @@
 from PIL import Image
 
 from selora.diffusion.base import load_base
-from selora.diffusion.checkpoint import load_checkpoint
+from selora.diffusion.merge import FULL, load_full
+from selora.export.tensors import WEIGHTS
 from selora.study.results import Run
 from selora.study.stages import sampler
 
@@ -18,12 +19,10 @@ def sample_run(run: Run, prompt: str, count: int) -> list[Image.Image] | None:
     if run.method == "qlora":
         return None
     pipe = load_base(profile.base_model, profile.precision)
-    if (folder / "pytorch_lora_weights.safetensors").exists():
+    if (folder / WEIGHTS).exists():
         pipe.load_lora_weights(folder)
-    elif (folder / "linear_layers.safetensors").exists():
-        for name, tensor in load_checkpoint(folder / "linear_layers.safetensors")[0].items():
-            network, _, parameter = name.partition(".")
-            getattr(pipe, network).get_parameter(parameter).data = tensor.to(pipe.device)  # as scored: in fp32
+    elif (folder / FULL).exists():
+        load_full(pipe, folder)
     elif (folder / "history.csv").exists():  # it was trained
         return None
     images = sampler(profile, pipe, profile.seeds[0])([prompt] * count)

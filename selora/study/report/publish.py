@@ -5,6 +5,7 @@ Tables, figures, index.html, every run's records, and the executed notebooks wit
 passing it on.
 """
 
+import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -70,12 +71,17 @@ def without_pictures(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return book
 
 
-def main() -> None:
+def main(
+    arguments: list[str] | None = None,
+    prog: str = "python -m selora.study.report.publish",
+    epilog: str | None = None,
+) -> None:
     """Publish the results of the profile that the command names."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m selora.study.report.publish PROFILE")
+    parser = argparse.ArgumentParser(prog=prog, description="Keep what may be published of a study.", epilog=epilog)
+    parser.add_argument("profile", metavar="PROFILE", help="whose results in results/ are finished")
+    profile = parser.parse_args(arguments).profile
     try:
-        publish(RESULTS / sys.argv[1], RESULTS / "published" / sys.argv[1])
+        publish(RESULTS / profile, RESULTS / "published" / profile)
     except FileNotFoundError as error:
         sys.exit(f"selora: {error}")
 
