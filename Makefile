@@ -2,7 +2,8 @@
 # make run_all   the whole study; PROFILE=smoke|quick|mini picks its size, DATASETS= and METHODS= narrow it
 # make publish   copies the tables, figures and records of PROFILE to results/published
 # make test      the tests
-# make lint      the style, and the rules on imports in pyproject.toml
+# make lint      the style, the types of the public API, and the rules on imports in pyproject.toml
+# make coverage  the tests, and which lines none of them ran
 PROFILE ?= quick
 PYTHON ?= python3
 export HF_HUB_OFFLINE ?= 1
@@ -11,7 +12,7 @@ export TRANSFORMERS_VERBOSITY ?= error
 export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 
-.PHONY: env run_all publish test lint clean
+.PHONY: env run_all publish test lint coverage clean
 env: .venv/.ready
 
 # The locks are those of .[study,test]; from pyproject.toml itself `pip install .` takes what the method alone needs.
@@ -32,12 +33,10 @@ env: .venv/.ready
 	@touch $@
 
 run_all: env
-	@mkdir -p results/$(PROFILE)/notebooks
-	.venv/bin/papermill notebooks/run_all.ipynb results/$(PROFILE)/notebooks/run_all.ipynb --log-output --no-progress-bar \
-	    -p profile "$(PROFILE)" -p datasets "$(DATASETS)" -p methods "$(METHODS)"
+	.venv/bin/selora study --profile "$(PROFILE)" --datasets "$(DATASETS)" --methods "$(METHODS)"
 
 publish: env
-	.venv/bin/python -m selora.study.report.publish $(PROFILE)
+	.venv/bin/selora publish $(PROFILE)
 
 test: env
 	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -46,6 +45,10 @@ lint: env
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports --no-cache
+	.venv/bin/mypy
+
+coverage: env
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache results/smoke  # other results may be hours of work: remove them by hand
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .coverage results/smoke  # other results may be hours of work: remove them by hand

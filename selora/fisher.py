@@ -10,11 +10,13 @@ no gradient, since its column of B is zero. (The paper says it the other way rou
 is, and as it would be with the candidate, need no forward or backward pass of their own.
 """
 
+from typing import TypeAlias
+
 import torch
 
 # Gradients of one matrix by sample, (N, rows, columns): as they are, or as two factors (N, T, rows), (N, T, columns)
 # whose product over the tokens they are. Factors are smaller, and cheaper to square, where tokens are fewer than rows.
-Gradients = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+Gradients: TypeAlias = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 
 @torch.no_grad()

@@ -72,5 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
         getattr(import_module(module), function)(args.arguments, prog, f"example: {prog} {example}")
     except OSError as error:
         sys.exit(f"selora: {f'{error.filename}: {error.strerror}' if error.filename else error}")
-    except (ValueError, ImportError) as error:  # ImportError: the study is not installed, or no clone is here
+    except ModuleNotFoundError as error:
+        sys.exit(f"selora: {error}: in a clone of the study, make env installs it, or pip install -e '.[study]'")
+    except (ValueError, ImportError) as error:  # ImportError: no clone is here
         sys.exit(f"selora: {error}")

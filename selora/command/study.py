@@ -46,7 +46,7 @@ def list_runs(arguments: list[str], prog: str, epilog: str) -> None:
     from selora.study.profiles import load_profile
 
     profile = load_profile(args.profile, args.datasets, args.methods, args.data_root)
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for run in Study(profile, Path(args.results or RESULTS) / profile.name).everything():
         state = state_of(run)
         counts[state] += 1

@@ -27,17 +27,16 @@ def merge(source: Path, to: Path, base: str = "") -> None:
         ValueError: where no base is known, where the adapter does not fit it, and as `export` does.
     """
     source, to = Path(source), other_folder(source, to)
-    full = (source / FULL).is_file()
-    adapter = None if full else read_adapter(source)
+    adapter = None if (source / FULL).is_file() else read_adapter(source)
     base = base or (adapter.origin if adapter else origin_of(source)).get("base_model", "")
     if not base:
         raise ValueError(f"{source} does not say what its base model is: name it with --base")
     pipe = load_base(base)
-    if full:
-        load_full(pipe, source)
-    else:
+    if adapter:
         for (network, layer), (A, B) in adapter.layers.items():
             add_product(pipe, network, layer, A, B)
+    else:
+        load_full(pipe, source)
     pipe.save_pretrained(to)
 
 

@@ -60,8 +60,8 @@ def card(adapter: Adapter, format: str) -> str:
         f"---\n{front.to_yaml()}\n---",
         f"# {title}",
         "A low-rank adapter of Stable Diffusion, whose ranks may differ from layer to layer, made with the SeLoRA "
-        "study (self-expanding LoRA, Mao et al., 2024). **Not for diagnosis**: neither pictures nor models have any clinical "
-        "meaning. The terms are those of the base model and of the data it was trained on.",
+        "study (self-expanding LoRA, Mao et al., 2024). **Not for diagnosis**: neither pictures nor models have any "
+        "clinical meaning. The terms are those of the base model and of the data it was trained on.",
         f"## Loading it\n\n```python\n{loading}\n```",
         f"## Ranks\n\n{rank_table(adapter)}",
         f"## Where it comes from\n\n{origin_table(adapter)}",

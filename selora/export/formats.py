@@ -42,7 +42,7 @@ def write(adapter: Adapter, format: str, to: Path) -> None:
 
 def write_diffusers(adapter: Adapter, folder: Path) -> None:
     """One file, as `save_lora` writes it."""
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for (network, layer), pair in adapter.layers.items():
         tensors |= {in_diffusers(network, f"{layer}.lora_{s}.weight"): t for s, t in zip("AB", pair, strict=True)}
     configs = {network: config.to_dict() for network, config in adapter.configs().items()}
@@ -67,7 +67,7 @@ def write_kohya(adapter: Adapter, folder: Path) -> None:
     There a layer adds alpha / r * up @ down. diffusers' reader of such files loses alphas that differ between layers,
     so alpha is 1 in all of them and `up` is B times r: the same product in every tool.
     """
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for (network, layer), (A, B) in adapter.layers.items():
         name = in_kohya(network, layer)
         tensors |= {f"{name}.lora_down.weight": A, f"{name}.lora_up.weight": B * len(A)}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from peft import PeftModel, get_peft_model_state_dict
 from torch import nn
 
@@ -18,7 +19,8 @@ def save_lora(unet: nn.Module, text_encoder: nn.Module, folder: Path) -> None:
     """
     bare = {"unet": unet, "text_encoder": text_encoder}
     bare = {net: model.get_base_model() if isinstance(model, PeftModel) else model for net, model in bare.items()}
-    tensors, configs = {}, {}
+    tensors: dict[str, torch.Tensor] = {}
+    configs: dict[str, dict] = {}
     for network, model in bare.items():
         name = adapter_name(model)
         found = get_peft_model_state_dict(model, adapter_name=name)

@@ -29,13 +29,13 @@ def shrink(source: Path, to: Path, energy: float | None = None, rank: int | None
     """
     check_choice(energy, rank)
     adapter = read_adapter(source)
-    layers, records = {}, []
+    layers, records, errors = {}, [], []
     for (network, layer), pair in adapter.layers.items():
         layers[network, layer], error = cut(pair, energy, rank)
+        errors.append(error)
         ranks = {"old_rank": len(pair[0]), "rank": len(layers[network, layer][0])}
         records.append({"network": network, "layer": layer, **ranks, "error": error})
-    kept = f"energy {energy}" if rank is None else f"rank {rank}"
-    said = {"shrunk_to": kept, "largest_error": max(record["error"] for record in records)}
+    said = {"shrunk_to": f"energy {energy}" if rank is None else f"rank {rank}", "largest_error": max(errors)}
     write(replace(adapter, layers=layers, origin={**adapter.origin, **said}), "diffusers", other_folder(source, to))
     return records
 
@@ -59,7 +59,7 @@ def cut(pair: Pair, energy: float | None, rank: int | None) -> tuple[Pair, float
     A, B = (side.double() for side in pair)
     (Q_B, R_B), (Q_A, R_A) = torch.linalg.qr(B), torch.linalg.qr(A.T)
     U, S, Vh = torch.linalg.svd(R_B @ R_A.T)
-    k = ranks_to_keep(S, energy) if rank is None else min(rank, len(S))
+    k = ranks_to_keep(S, energy) if energy is not None else min(rank or 1, len(S))
     root = S[:k].sqrt()
     new = (root[:, None] * Vh[:k] @ Q_A.T).to(pair[0]), (Q_B @ U[:, :k] * root).to(pair[1])
     whole = S.norm().item()

@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
@@ -22,7 +23,8 @@ class SeLoRACallback(TrainerCallback, ExportableState):
 
     A step is one of the optimizer's: the parts of an accumulated batch are one test. Clipping, schedulers, mixed
     precision and the optimizer that accelerate wraps are as without it. Checkpoints are PEFT's own, of mixed ranks.
-    The model has to be PEFT's (`get_peft_model`), since the Trainer resumes no other adapter.
+    The model has to be PEFT's (`get_peft_model`), since the Trainer resumes no other adapter, and the callback there
+    when the Trainer is made.
 
     Args:
         threshold, interval, seed: as of `SeLoRA`.
@@ -33,34 +35,42 @@ class SeLoRACallback(TrainerCallback, ExportableState):
 
     Raises:
         ValueError: at the Trainer's making, for several processes or GPUs; when training begins, where the checkpoint
-            is of other settings or its ranks were not loaded; and as `SeLoRA` does.
+            is of other settings or other layers; and as `SeLoRA` does.
     """
 
     def __init__(self, threshold: float = 1.1, interval: int = 40, seed: int = 0):
         self.threshold, self.interval, self.seed = threshold, interval, seed
         self.records: list[dict] = []
         self.ranks: dict[str, int] = {}
-        self._selora: SeLoRA | None = None
+        self._selora: SeLoRA  # once training has begun
         self._probe = ExitStack()
         self._optimizer: torch.optim.Optimizer | None = None
 
     def on_init_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, model: nn.Module, optimizer, **_
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: nn.Module,
+        optimizer,
+        **_: Any,
     ) -> None:
         if args.world_size > 1 or args.n_gpu > 1:
             raise ValueError(
-                f"SeLoRACallback cannot train over {args.world_size} processes of {args.n_gpu} GPUs, whose wrappers keep "
-                "a list of parameters: use one (CUDA_VISIBLE_DEVICES=0), or write the loop, as in docs/elsewhere.md"
+                f"SeLoRACallback cannot train over {args.world_size} processes of {args.n_gpu} GPUs, since wrappers "
+                "keep a list of parameters: use one GPU (CUDA_VISIBLE_DEVICES=0), or your own loop (docs/elsewhere.md)"
             )
         self._optimizer = optimizer
         for name, layer in lora_layers(model).items():
             layer.register_load_state_dict_pre_hook(partial(self._fit, model, name))
 
-    def _fit(self, model: nn.Module, name: str, layer: LoraLinear, state: dict, prefix: str, *_) -> None:
+    def _fit(self, model: nn.Module, name: str, layer: LoraLinear, state: dict, prefix: str, *_: Any) -> None:
         """Bring a layer to the rank of the weights that are about to be loaded into it."""
         before = [side.weight for side in lora_pair(layer)]
-        saved = [state.get(f"{prefix}lora_{side}.{adapter_of(layer)}.weight") for side in "AB"]
-        if saved[0] is None or saved[1] is None or saved[0].shape == before[0].shape:
+        names = [f"{prefix}lora_{side}.{adapter_of(layer)}.weight" for side in "AB"]
+        saved = [state[name] for name in names if name in state]
+        if len(saved) < 2 or saved[0].shape == before[0].shape:
             return
         resize(model, name, *(new.to(old) for new, old in zip(saved, before, strict=True)))
         if self._optimizer:
@@ -68,7 +78,14 @@ class SeLoRACallback(TrainerCallback, ExportableState):
                 carry_state(self._optimizer, old, side.weight)
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, model: nn.Module, optimizer, **_
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: nn.Module,
+        optimizer,
+        **_: Any,
     ) -> None:
         self._optimizer, self._probe = optimizer, ExitStack()
         self._selora = SeLoRA([model], optimizer, self.threshold, self.interval, self.seed)
@@ -78,25 +95,25 @@ class SeLoRACallback(TrainerCallback, ExportableState):
             self.records = []
             return
         for name, value in self.state()["args"].items():
-            if saved["args"][name] != value:
-                raise ValueError(
-                    f"the checkpoint was made with {name} {saved['args'][name]}, not {value}: make them agree"
-                )
-        if saved["attributes"]["ranks"] != self.ranks:
+            if (then := saved["args"][name]) != value:
+                raise ValueError(f"{name} was {then} in the checkpoint and is {value}: make them agree")
+        if odd := saved["attributes"]["ranks"].items() ^ self.ranks.items():
             raise ValueError(
-                "the model does not have the ranks of the checkpoint: make it by get_peft_model, with the adapter that "
-                "training began with, and give it to the Trainer with this callback"
+                f"these LoRA layers are not those of the checkpoint: {sorted({name for name, _ in odd})}. Make the "
+                "model with the adapter that training began with"
             )
         self.records = saved["attributes"]["records"]
 
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._probe.enter_context(self._selora.probe(state.global_step + 1))
 
-    def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         self._probe.close()
 
     def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, model: nn.Module, **_
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, model: nn.Module, **_: Any
     ) -> None:
         self.records += self._selora.expand(state.global_step + 1)
         self.ranks = ranks(model)
