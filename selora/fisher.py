@@ -56,7 +56,7 @@ def add_gradients(one: list[Gradients], two: list[Gradients]) -> list[Gradients]
 
 def row_squares(gradients: Gradients) -> torch.Tensor:
     """Squared gradients, summed over samples and columns: (rows,)."""
-    if torch.is_tensor(gradients):
+    if isinstance(gradients, torch.Tensor):
         return gradients.square().sum(dim=(0, 2))
     left, right = gradients
     gram = right @ right.mT  # (N, T, T): the columns never meet the rows (the 'ghost norm' of private training)
