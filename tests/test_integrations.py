@@ -6,6 +6,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from accelerate import Accelerator
 from conftest import attach, mean_loss, random_batch, tiny_unet
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.utils.data import DataLoader
@@ -256,3 +257,43 @@ def test_the_twelve_lines_for_accelerate_train_and_grow_as_the_plain_loop(base):
     assert ranks(names["unet"]) == ranks(unet) and len(set(ranks(unet).values())) > 1
     ours, theirs = weights(names["unet"]), weights(unet)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_under_accumulate_the_parts_of_a_batch_are_one_test(base):
+    """As docs/elsewhere.md says: each part in a probe of the step, expand where gradients are synchronised."""
+    torch.manual_seed(0)
+    unet, text_encoder = tiny_unet(), deepcopy(base).text_encoder
+    attach(unet, rank=1, alpha=1)
+    whole = deepcopy(unet)
+    samples = [{k: v[0] for k, v in random_batch(1, seed=i).items()} for i in range(12)]
+
+    def loss(unet, batch):
+        return mean_loss({"unet": unet, "text_encoder": text_encoder}, batch)
+
+    accelerator = Accelerator(gradient_accumulation_steps=2, cpu=True)
+    optimizer = torch.optim.AdamW([p for p in unet.parameters() if p.requires_grad], lr=1e-2)
+    unet, optimizer, loader = accelerator.prepare(unet, optimizer, DataLoader(samples, batch_size=2))
+    selora, step = SeLoRA([unet], optimizer, threshold=1.3, interval=1), 1
+    for batch in loader:
+        with accelerator.accumulate(unet):
+            with selora.probe(step):
+                accelerator.backward(loss(unet, batch))
+            accelerator.clip_grad_norm_(unet.parameters(), 0.1)
+            optimizer.step()
+            optimizer.zero_grad()
+            if accelerator.sync_gradients:
+                selora.expand(step)
+                step += 1
+
+    optimizer = torch.optim.AdamW([p for p in whole.parameters() if p.requires_grad], lr=1e-2)
+    selora = SeLoRA([whole], optimizer, threshold=1.3, interval=1)
+    for step, batch in enumerate(DataLoader(samples, batch_size=4), start=1):
+        with selora.probe(step):
+            loss(whole, batch).backward()
+        torch.nn.utils.clip_grad_norm_(whole.parameters(), 0.1)
+        optimizer.step()
+        optimizer.zero_grad()
+        selora.expand(step)
+    assert ranks(unet) == ranks(whole) and len(set(ranks(whole).values())) > 1
+    ours, theirs = weights(unet), weights(whole)
+    assert all(torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-5) for name in theirs)

@@ -89,5 +89,6 @@ def origin_table(adapter: Adapter) -> str:
         for key, value in adapter.origin.items()
         if key not in ("settings", "base_model")
     }
-    rows |= {f"settings, {key}": json.dumps(value) for key, value in adapter.origin.get("settings", {}).items()}
+    settings = adapter.origin.get("settings", {}).items()
+    rows |= {f"settings, {key}": json.dumps(value) for key, value in settings if key != "base_model"}  # stands above
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
