@@ -4,7 +4,8 @@
 # make publish   copies the tables, figures and records of PROFILE to results/published
 # make site      a site of PROFILE's results, notebooks and documents, in site/; COURSE=1 executes the course first
 # make test      the tests
-# make lint      the style, and the rules on imports in pyproject.toml
+# make lint      the style, the types of the public API, and the rules on imports in pyproject.toml
+# make coverage  the tests, and which lines none of them ran
 PROFILE ?= $(or $(SELORA_PROFILE),quick)
 NAME = $(basename $(notdir $(PROFILE)))
 PYTHON ?= python3
@@ -14,7 +15,7 @@ export TRANSFORMERS_VERBOSITY ?= error
 export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 
-.PHONY: env run_all publish site test lint clean
+.PHONY: env run_all publish site test lint coverage clean
 env: .venv/.ready
 
 # The locks are those of .[study,test]; from pyproject.toml itself `pip install .` takes what the method alone needs.
@@ -35,12 +36,10 @@ env: .venv/.ready
 	@touch $@
 
 run_all: env
-	@mkdir -p results/$(NAME)/notebooks
-	.venv/bin/papermill notebooks/run_all.ipynb results/$(NAME)/notebooks/run_all.ipynb --log-output --no-progress-bar \
-	    -p profile "$(PROFILE)" -p datasets "$(DATASETS)" -p methods "$(METHODS)"
+	.venv/bin/selora study --profile "$(PROFILE)" --datasets "$(DATASETS)" --methods "$(METHODS)"
 
 publish: env
-	.venv/bin/python -m selora.study.report.publish $(NAME)
+	.venv/bin/selora publish $(NAME)
 
 # Sphinx and its parts are no part of the locks: only the site needs them.
 .venv/.site: .venv/.ready
@@ -58,6 +57,10 @@ lint: env
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports --no-cache
+	.venv/bin/mypy
+
+coverage: env
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache results/smoke  # other results may be hours of work: remove them by hand
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .coverage results/smoke  # other results may be hours of work: remove them by hand

@@ -95,7 +95,8 @@ class SeLoRA:
         """Drop the test that is under way, or done."""
         if self._probe:
             self._probe.live = False
-        self._probe, self._step = None, None
+        self._probe = None
+        self._step: int | None = None  # under test
         self._rows: dict[Key, torch.Tensor] = {}  # the candidate K of each layer
         self._sums: dict[Key, torch.Tensor] = {}  # squared gradients seen, original and candidate
         self._called: set[Key] = set()  # layers, within the probe

@@ -10,11 +10,13 @@ no gradient, since its column of B is zero. (The paper says it the other way rou
 is, and as it would be with the candidate, need no forward or backward pass of their own.
 """
 
+from typing import TypeAlias
+
 import torch
 
 # Gradients of one matrix by sample, (N, rows, columns): as they are, or as two factors (N, T, rows), (N, T, columns)
 # whose product over the tokens they are. Factors are smaller, and cheaper to square, where tokens are fewer than rows.
-Gradients = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+Gradients: TypeAlias = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 
 @torch.no_grad()
@@ -54,7 +56,7 @@ def add_gradients(one: list[Gradients], two: list[Gradients]) -> list[Gradients]
 
 def row_squares(gradients: Gradients) -> torch.Tensor:
     """Squared gradients, summed over samples and columns: (rows,)."""
-    if torch.is_tensor(gradients):
+    if isinstance(gradients, torch.Tensor):
         return gradients.square().sum(dim=(0, 2))
     left, right = gradients
     gram = right @ right.mT  # (N, T, T): the columns never meet the rows (the 'ghost norm' of private training)
@@ -88,6 +90,9 @@ def fi_ratio(original: float, candidate: float) -> float:
     The paper prints the inverse, which can never exceed 1, since the expanded score is the original score plus squares;
     expanded over original is what its text and its released code mean. A layer that no gradient reaches (0 / 0) has
     nothing to gain and gets 1; one that only the candidate could move gets infinity.
+
+    >>> fi_ratio(2.0, 0.5), fi_ratio(0.0, 0.0), fi_ratio(0.0, 0.5)
+    (1.25, 1.0, inf)
     """
     if original == 0:
         return 1.0 if candidate == 0 else float("inf")

@@ -109,7 +109,8 @@ class Probe:
 
     def watch_networks(self, batch_size: int | None) -> list[RemovableHandle]:
         """Hooks that tell calls of a network from outside; after those of `watch`, which have to run first."""
-        self._current, self._depth, self._orders = None, 0, set()
+        self._current: Forward | None = None  # the call of a network that is under way
+        self._depth, self._orders = 0, set[str]()
         handles = []
         for door in self.doors:
             enter = partial(self._enter, door, batch_size)

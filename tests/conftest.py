@@ -18,7 +18,8 @@ from peft import LoraConfig
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from selora import linear_layers
+from selora import SeLoRA, linear_layers
+from selora.adapters import ranks
 from selora.diffusion.draws import look_batches
 from selora.diffusion.loop import train
 from selora.diffusion.method import Earlier
@@ -192,6 +193,26 @@ def predict(networks: Mapping[str, nn.Module], batch: Mapping[str, torch.Tensor]
 def mean_loss(networks: Mapping[str, nn.Module], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """The denoising loss: a mean over samples, and within each over its entries."""
     return nn.functional.mse_loss(predict(networks, batch), batch["noise"])
+
+
+@pytest.fixture(scope="session")
+def trained(base) -> StableDiffusionPipeline:
+    """Trained for eight steps that tested the layers four times: mixed ranks in both networks; nobody may change it."""
+    pipe = deepcopy(base)
+    networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
+    torch.manual_seed(0)
+    for model in networks.values():
+        attach(model, rank=1, alpha=1)
+    optimizer = torch.optim.Adam(trainable(networks), lr=2e-2)
+    selora = SeLoRA(networks, optimizer, threshold=1.5, interval=2)
+    for step in range(1, 9):
+        with selora.probe(step):
+            mean_loss(networks, random_batch(4, seed=step)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        selora.expand(step)
+    assert all(len(set(ranks(model).values())) > 1 for model in networks.values()), "the ranks should be mixed"
+    return pipe
 
 
 # ---- a run of a few steps -------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 
 from selora.files import REPOSITORY
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/glossary.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/elsewhere.md", "docs/glossary.md")
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import attach, mean_loss, predict, random_batch, trainable
+from conftest import predict, random_batch
 from diffusers import StableDiffusionPipeline
 from diffusers.training_utils import _collate_lora_metadata
 from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_kohya
@@ -16,31 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from selora import SeLoRA
 from selora.adapters import add_lora, ranks
 from selora.export import save_lora
 
 WEIGHTS = "pytorch_lora_weights.safetensors"  # where a stock pipeline looks
-
-
-@pytest.fixture(scope="module")
-def trained(base) -> StableDiffusionPipeline:
-    """Trained for eight steps that tested the layers four times: mixed ranks in both networks."""
-    pipe = deepcopy(base)
-    networks = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
-    torch.manual_seed(0)
-    for model in networks.values():
-        attach(model, rank=1, alpha=1)
-    optimizer = torch.optim.Adam(trainable(networks), lr=2e-2)
-    selora = SeLoRA(networks, optimizer, threshold=1.5, interval=2)
-    for step in range(1, 9):
-        with selora.probe(step):
-            mean_loss(networks, random_batch(4, seed=step)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        selora.expand(step)
-    assert all(len(set(ranks(model).values())) > 1 for model in networks.values()), "the ranks should be mixed"
-    return pipe
 
 
 def images(pipe: StableDiffusionPipeline) -> torch.Tensor:

@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from selora.export import write_tensors
+from selora.export.tensors import save_tensors
 
 
 def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], record: dict) -> None:
-    """Write tensors and record, as `write_tensors` does."""
-    whole = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_tensors(path, whole, {"record": json.dumps(record)})
+    """Write tensors and record, as `save_tensors` does."""
+    save_tensors(path, tensors, {"record": json.dumps(record)})
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:

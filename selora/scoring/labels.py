@@ -17,6 +17,10 @@ def counted(findings: Sequence[dict]) -> list[dict]:
 
 
 def mean_auroc(scored: dict) -> float:
-    """Mean over the findings of a record; no number where no finding is frequent enough."""
+    """Mean over the findings of a record; no number where no finding is frequent enough.
+
+    >>> mean_auroc({"findings": [{"finding": "opacity", "auroc": 0.75}, {"finding": "opacity, left", "auroc": 0.5}]})
+    0.75
+    """
     values = [record["auroc"] for record in counted(scored["findings"])]
     return sum(values) / len(values) if values else float("nan")

@@ -18,14 +18,14 @@ from selora.study.results import Run
 from selora.study.run import make_run
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, prog: str = "python -m selora.study", epilog: str | None = None) -> None:
     """Make the run that the command's arguments name, or read it if it is done, and print its main figures."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["tune"]:
         from selora.study import tuning
 
         return tuning.main(arguments[1:])
-    parser = argparse.ArgumentParser(prog="python -m selora.study", description="Train, sample and score one run.")
+    parser = argparse.ArgumentParser(prog=prog, description="Train, sample and score one run.", epilog=epilog)
     parser.add_argument("--profile", default="quick", help="one of the study's, or a .yaml file of your own")
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--method", required=True, help="selora@1.05 is selora with another threshold")

@@ -72,10 +72,14 @@ class Study:
         names = [f"selora@{threshold}" for threshold in self.profile.ablation if threshold != own["threshold"]]
         return [self.named(d, name, s) for d in datasets for name in names for s in self.profile.seeds_of(name)]
 
+    def everything(self) -> list[Run]:
+        """All runs of the profile."""
+        methods = self.profile.methods
+        return self.runs(methods) + (self.ablation_runs() if "selora" in methods else [])
+
     def run_everything(self) -> None:
         """Make all runs of the profile at once, for an executor that has many machines."""
-        methods = self.profile.methods
-        self.make(self.runs(methods) + (self.ablation_runs() if "selora" in methods else []))
+        self.make(self.everything())
 
     def make(self, runs: list[Run]) -> pd.DataFrame:
         """Make runs, skipping what is done, or read those that are published; the main scores of each."""

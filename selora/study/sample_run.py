@@ -7,13 +7,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from selora.diffusion.base import load_base
-from selora.diffusion.checkpoint import load_checkpoint
 from selora.diffusion.finite import dead_tensors
-from selora.export import WEIGHTS
+from selora.diffusion.merge import FULL, load_full
+from selora.export.tensors import WEIGHTS
 from selora.study.results import Run
 from selora.study.stages import sampler
-
-LINEAR = "linear_layers.safetensors"  # the full fine-tune's
 
 
 def sample_run(run: Run, prompt: str, count: int) -> list[Image.Image] | None:
@@ -26,7 +24,7 @@ def sample_run(run: Run, prompt: str, count: int) -> list[Image.Image] | None:
     if run.method == "qlora":
         return None
     pipe = load_base(profile.base_model, profile.precision)
-    if (path := folder / WEIGHTS).exists() or (path := folder / LINEAR).exists():
+    if (path := folder / WEIGHTS).exists() or (path := folder / FULL).exists():
         load_weights(pipe, path)
     elif (folder / "history.csv").exists():  # it was trained
         return None
@@ -40,7 +38,7 @@ def load_weights(pipe: StableDiffusionPipeline, path: Path) -> None:
     Raises ValueError for a file that is damaged, is not of this base, or holds a number that is not finite.
     """
     try:
-        (load_adapter if path.name == WEIGHTS else load_linear)(pipe, path)
+        load_adapter(pipe, path) if path.name == WEIGHTS else load_full(pipe, path.parent)
     except Exception as error:  # diffusers and PEFT raise whatever they meet
         raise ValueError(
             f"{path} does not fit the base model ({error}): move the run's folder away to make it anew"
@@ -57,16 +55,3 @@ def load_adapter(pipe: StableDiffusionPipeline, path: Path) -> None:
     loaded = sum(p.numel() for model in models for name, p in model.named_parameters() if ".lora_" in name)
     if loaded != (held := sum(tensor.numel() for tensor in saved.values())):
         raise ValueError(f"{loaded} of its {held} numbers find a place")
-
-
-def load_linear(pipe: StableDiffusionPipeline, path: Path) -> None:
-    """Load the full fine-tune's layers, as scored: in fp32."""
-    saved = load_checkpoint(path)[0]
-    if dead := dead_tensors(saved):
-        raise ValueError(f"{dead[0]} is not finite")
-    for name, tensor in saved.items():
-        network, _, parameter = name.partition(".")
-        own = getattr(pipe, network).get_parameter(parameter)
-        if own.shape != tensor.shape:
-            raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, not {tuple(own.shape)}")
-        own.data = tensor.to(pipe.device)

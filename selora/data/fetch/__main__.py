@@ -10,11 +10,14 @@ from selora.data.fetch.sources import SOURCES
 from selora.files import RAW
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m selora.data.fetch", description="Fetch real data or a real model.")
+def main(
+    arguments: list[str] | None = None, prog: str = "python -m selora.data.fetch", epilog: str | None = None
+) -> None:
+    """Fetch what the command's arguments name."""
+    parser = argparse.ArgumentParser(prog=prog, description="Fetch real data or a real model.", epilog=epilog)
     parser.add_argument("name", help=", ".join(SOURCES))
     parser.add_argument("--to", type=Path, default=RAW, metavar="FOLDER", help=f"default: {RAW}")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     try:
         fetch(args.name, args.to)
     except (DataError, OSError) as error:  # OSError: a folder that cannot be written to, a disk that is full after all

@@ -5,6 +5,7 @@ Tables, figures, index.html, every run's records, the executed notebooks without
 figures nor samples nor weights of a data set whose terms forbid passing it on. The README's results are filled in.
 """
 
+import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -106,13 +107,18 @@ def without_pictures(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return book
 
 
-def main() -> None:
+def main(
+    arguments: list[str] | None = None,
+    prog: str = "python -m selora.study.report.publish",
+    epilog: str | None = None,
+) -> None:
     """Publish the results of the profile that the command names."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m selora.study.report.publish PROFILE")
+    parser = argparse.ArgumentParser(prog=prog, description="Keep what may be published of a study.", epilog=epilog)
+    parser.add_argument("profile", metavar="PROFILE", help="whose results in results/ are finished")
+    profile = parser.parse_args(arguments).profile
     try:
-        publish(RESULTS / sys.argv[1], RESULTS / "published" / sys.argv[1])
-        fill_readme(sys.argv[1])
+        publish(RESULTS / profile, RESULTS / "published" / profile)
+        fill_readme(profile)
     except FileNotFoundError as error:
         sys.exit(f"selora: {error}")
 
