@@ -47,7 +47,7 @@ def exercise_2(parameters_after_each_test) -> bool:
         found = parameters_after_each_test(tests, per_rank)
         if not isinstance(found, pd.Series) or list(found.index) != list(expected):
             return verdict(False, "the function returns a Series whose index is the steps of the tests.")
-        if not close(found.to_numpy(), list(expected.values())):
+        if not close(found.to_list(), list(expected.values())):
             return verdict(False, f"{list(expected.values())} were to be found, and {found.to_list()} came out.")
     return verdict(True, "")
 
