@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -42,6 +43,20 @@ def test_no_outputs_stable_ids_and_exactly_one_parameters_cell(path):
     assert all(not cell.outputs and cell.execution_count is None for cell in cells if cell.cell_type == "code")
     assert [cell.id for cell in cells] == [f"cell-{i:02d}" for i in range(len(cells))]
     assert len(cells_of(path, "parameters")) == 1
+
+
+@every_chapter
+def test_an_unknown_parameter_ends_it(path, monkeypatch):
+    """Each chapter calls what raises, where the cells' sources are those that papermill leaves."""
+    monkeypatch.syspath_prepend(COURSE)
+    import checks
+
+    (declared,) = (cell.source for cell in cells_of(path, "parameters"))
+    assert any("\nrefuse_unknown_parameters()\n" in cell.source for cell in cells_of(path))
+    shell = SimpleNamespace(user_ns={"In": ["", declared, "# Parameters\nsteeps = 1\n"]})
+    monkeypatch.setattr(checks, "get_ipython", lambda: shell)
+    with pytest.raises(ValueError, match="unknown parameter steeps"):
+        checks.refuse_unknown_parameters()
 
 
 @every_chapter
