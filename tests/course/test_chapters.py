@@ -99,22 +99,27 @@ def run(source: str, name: str, space: dict):
     return eval(compile(ast.Expression(last.value), name, "eval"), space) if last else None
 
 
+def run_chapter(path, parameters: dict, space: dict, monkeypatch):
+    """Execute a chapter's cells one after the other, with other parameters than its own; yields each and its value."""
+    monkeypatch.setattr(sys, "path", [*sys.path])  # a chapter adds its folder
+    monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
+    for cell in cells_of(path):
+        if cell.cell_type == "code":
+            value = run(cell.source, f"{path.name}, {cell.id}", space)
+            if "parameters" in cell.metadata.get("tags", []):
+                assert parameters.keys() <= space.keys()
+                space |= parameters
+            yield cell, value
+
+
 @every_chapter
 def test_checks_say_not_yet_to_the_stubs_and_yes_to_the_solutions(path, monkeypatch, tmp_path, capsys):
     """The whole chapter with its stubs, then each solution with its check, in one namespace and any folder."""
-    monkeypatch.setattr(sys, "path", [*sys.path])  # a chapter adds its folder
-    monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
     monkeypatch.chdir(tmp_path)
     space, stubs = {}, []
-    for cell in cells_of(path):
-        tags = cell.metadata.get("tags", [])
-        if cell.cell_type == "code":
-            value = run(cell.source, f"{path.name}, {cell.id}", space)
-            if "parameters" in tags:
-                assert FAST.get(path.stem, {}).keys() <= space.keys()
-                space |= FAST.get(path.stem, {})
-            if "check" in tags:
-                stubs.append((value, capsys.readouterr().out.splitlines()[-1][:9]))
+    for cell, value in run_chapter(path, FAST.get(path.stem, {}), space, monkeypatch):
+        if "check" in cell.metadata.get("tags", []):
+            stubs.append((value, capsys.readouterr().out.splitlines()[-1][:9]))
     assert stubs == [(False, "not yet: ")] * len(stubs)
     solved = []
     for solution, check in zip(cells_of(path, "solution"), cells_of(path, "check"), strict=True):
@@ -122,3 +127,24 @@ def test_checks_say_not_yet_to_the_stubs_and_yes_to_the_solutions(path, monkeypa
         solved.append((run(check.source, f"{path.name}, {check.id}", space), capsys.readouterr().out.splitlines()[-1]))
     assert solved == [(True, "yes")] * len(solved)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_three_ways_agree_on_other_numbers_too(monkeypatch):
+    """Chapter 3 with more ranks, samples and outputs, as a reader may change them; its own cells assert 1e-6."""
+    changed = {
+        "W0": [[0.1, 0.2, -0.3, 1.0], [0.0, -1.0, 0.5, 0.2], [2.0, 0.1, 0.1, -0.7]],
+        "A": [[0.3, -0.2, 0.9, 0.4], [-1.1, 0.5, 0.2, 0.0]],
+        "B": [[0.2, -0.4], [0.0, 0.7], [-0.3, 0.1]],
+        "K": [[0.6, 0.1, -0.8, 0.3]],
+        "x": [[1.0, 0.0, 2.0, -1.0], [0.3, -0.6, 0.1, 0.9], [-1.2, 0.8, 0.4, 0.2]],
+        "target": [[1.0, 0.0, -1.0], [0.5, 0.5, 2.0], [-2.0, 1.0, 0.0]],
+    }
+    path, space, ratios = COURSE / "03_one_expansion.ipynb", {}, {}
+    for cell, _ in run_chapter(path, changed, space, monkeypatch):
+        if "exercise" in cell.metadata.get("tags", []):
+            break
+        ratios = space.get("ratios", ratios)
+    assert set(space["information"].index[space["information"]["by selora.fisher"].isna()]) == {
+        f"K[{i}]" for i in range(4)
+    }
+    assert (ratios.iloc[:, 0] > 1).all() and (ratios.iloc[:, 1] < 1).all() and len(ratios) == 4
