@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING and the glossary name what is there."""
+"""README, CONTRIBUTING, the glossary and the course's contents name what is there."""
 
 import re
 
@@ -6,7 +6,7 @@ import pytest
 
 from selora.files import REPOSITORY
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/elsewhere.md", "docs/glossary.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/elsewhere.md", "docs/glossary.md", "notebooks/course/README.md")
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -10,8 +10,9 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from selora.adapters import adapter_of, carry_state, lora_layers, lora_pair, ranks, resize
+from selora.adapters import adapter_of, lora_layers, lora_pair, ranks, resize
 from selora.expansion import SeLoRA
+from selora.moments import carry_state
 
 
 class SeLoRACallback(TrainerCallback, ExportableState):
