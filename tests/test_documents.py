@@ -1,12 +1,17 @@
-"""README, CONTRIBUTING, the glossary and the course's contents name what is there."""
+"""README, CONTRIBUTING, the glossary, the documents and the course's contents name what is there."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
 from selora.files import REPOSITORY
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/elsewhere.md", "docs/glossary.md", "notebooks/course/README.md")
+DOCUMENTS = (
+    *("README.md", "CONTRIBUTING.md", "docs/elsewhere.md", "docs/glossary.md", "docs/robustness.md"),
+    "notebooks/course/README.md",
+)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -31,3 +36,9 @@ def test_the_equations_of_the_paper_are_all_there():
     text = (REPOSITORY / "docs" / "glossary.md").read_text()
     for words in ("Eq. 1,", "Eq. 2,", "Eq. 3,", "Eq. 4,", "Eq. 5,", "Algorithm 1"):
         assert words in text.partition("| in the paper")[0]
+
+
+def test_the_table_of_robustness_counts_the_tests_that_there_are():
+    command = [sys.executable, "scripts/robustness.py", "--check"]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout[-2000:] + "Run: python scripts/robustness.py"

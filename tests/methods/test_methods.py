@@ -13,9 +13,11 @@ from torch import nn
 from selora.adapters import ADAPTER, linear_layers, lora_layers, ranks, trainable_parameters
 from selora.diffusion.draws import generator, look_batches
 from selora.export import save_lora
+from selora.export.tensors import WEIGHTS
 from selora.methods import make_method
 from selora.methods.adalora import triplets
 from selora.methods.matched import neighbouring_ranks
+from selora.study.sample_run import load_weights
 
 BATCH = random_batch(3, seed=9)
 
@@ -73,6 +75,7 @@ def test_the_file_of_a_run_is_the_same_adapter_in_a_stock_pipeline(base, data, e
     stock = deepcopy(base)
     untouched = output(parts(stock))
     stock.load_lora_weights(tmp_path)
+    load_weights(deepcopy(base), tmp_path / WEIGHTS)  # which finds that all of it has a place
     expected, found = output(trained), output(parts(stock))
     assert (expected - untouched).abs().max() > 1e-4
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
