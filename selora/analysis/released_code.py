@@ -190,10 +190,10 @@ def read_variants(record: Path) -> pd.DataFrame | None:
     """What `run_variants` left in a file; None where there is no such file."""
     if not record.exists():
         return None
-    tables = []
-    for name, variant in read_json(record)["variants"].items():
-        table = pd.DataFrame(variant["records"])
-        tables.append(table.assign(variant=name, parameters=table.network.map(variant["parameters"])))
+    found, tables = read_json(record)["variants"], []
+    for name in VARIANTS:
+        table = pd.DataFrame(found[name]["records"])
+        tables.append(table.assign(variant=name, parameters=table.network.map(found[name]["parameters"])))
     return pd.concat(tables, ignore_index=True)
 
 
