@@ -201,11 +201,11 @@ def read_variants(record: Path) -> pd.DataFrame | None:
     """What `run_variants` left in a file; None where there is no such file."""
     if not record.exists():
         return None
-    tables = []
-    for name, variant in read_json(record)["variants"].items():
-        table = pd.DataFrame(variant["records"])
-        sizes = table.network.map(variant["parameters"])
-        tables.append(table.assign(variant=name, parameters=sizes, loss=variant["loss"]))
+    found, tables = read_json(record)["variants"], []
+    for name in VARIANTS:
+        table = pd.DataFrame(found[name]["records"])
+        sizes = table.network.map(found[name]["parameters"])
+        tables.append(table.assign(variant=name, parameters=sizes, loss=found[name]["loss"]))
     return pd.concat(tables, ignore_index=True)
 
 
