@@ -97,7 +97,7 @@ def correct_rows(optimizer: torch.optim.Optimizer, *_) -> None:
             if (key := tuple(counts)) not in factors:
                 k = [(1 - beta2**s) ** 0.5 / (1 - beta1**s) for s in counts]
                 factors[key] = torch.tensor([lr * (k[0] - own) for own in k[first:]], device=p.device)
-            scale = factors[key].view(-1, *[1] * (p.dim() - 1 - axis))  # along the ranks; a gate has no other axis
+            scale = factors[key] if axis or p.ndim == 1 else factors[key][:, None]
             square = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
             part, mean, square = (x.narrow(axis, first, len(counts) - first) for x in (p, state["exp_avg"], square))
             part.addcdiv_(mean * scale.to(mean), square.sqrt().add_(group["eps"] * (1 - beta2**t) ** 0.5))

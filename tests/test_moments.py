@@ -78,6 +78,23 @@ def test_a_grown_rank_moves_as_a_parameter_of_its_own_age(make, options, axis):
     assert torch.tensor(state["row_steps"]).flatten().tolist() == [9, 9, 6, 4, 4]
 
 
+def test_a_gate_of_each_rank_counts_as_a_matrix_of_one_column_does():
+    found = []
+    for shape in ((-1, 1), (-1,)):
+        p = nn.Parameter(torch.zeros(2).view(shape))
+        optimizer = torch.optim.Adam([p], lr=0.1)
+        count_rows(optimizer)
+        for step in range(6):
+            if step == 3:
+                new = nn.Parameter(torch.cat([p.data, torch.zeros(2).view(shape)]))
+                carry_state(optimizer, p, new)
+                p = new
+            p.grad = (torch.arange(len(p)) + 1.0 + step).view(shape)
+            optimizer.step()
+        found.append(p.detach().flatten())
+    assert torch.equal(*found)
+
+
 def test_without_a_count_of_its_own_a_new_rank_moves_several_times_as_far():
     """The control: under a gradient that stays the same, Adam's first step is lr for each entry."""
     moved = {}
