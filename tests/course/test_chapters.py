@@ -19,7 +19,7 @@ EXERCISE = ["exercise", "check", "hints", "solution"]  # the tags of its cells, 
 # Parameters that make a chapter a matter of seconds; what its checks ask for holds all the same.
 FAST = {
     "01_noise_to_radiograph": {"steps": 2, "images": 2},
-    "02_lora_from_nothing": {"steps": 1, "images": 4, "batch_size": 2},
+    "02_lora_from_nothing": {"steps": 1, "images": 4, "batch_size": 2, "tried": [0, 4]},
     "04_selora_in_forty_lines": {"seeds": 1, "steps": 40, "other_thresholds": [1.3]},
     "05_the_real_run": {"steps": 4, "interval": 2, "images": 4, "batch_size": 2},
 }
