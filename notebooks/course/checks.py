@@ -1,9 +1,15 @@
 """What the checks of all chapters have in common. `check_NN.py` holds one function for each exercise of chapter NN."""
 
+import os
+import warnings
+
 import torch
 from IPython import get_ipython
 
-from selora.study.notebooks import check_parameters
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # before it is imported: it names what nothing here needs
+warnings.filterwarnings("ignore", message="IProgress not found")  # text progress bars need no widgets
+
+from selora.study.notebooks import check_parameters  # noqa: E402
 
 
 def verdict(right: bool, hint: str) -> bool:
