@@ -78,7 +78,8 @@ def site_pages(results: Path) -> dict[Path, str]:
     """The repository's files that become pages, by the page's name: notebooks that a profile has executed, the course,
     the README and the pages of docs."""
     numbered = [path for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")) if (results / "notebooks" / path.name).exists()]
-    course, docs = sorted(NOTEBOOKS.glob("course/*.ipynb")), sorted((REPOSITORY / "docs").glob("*.md"))
+    course = [*sorted(NOTEBOOKS.glob("course/*.md")), *sorted(NOTEBOOKS.glob("course/*.ipynb"))]
+    docs = sorted((REPOSITORY / "docs").glob("*.md"))
     pages = {path: f"laboratory/{path.stem}" for path in numbered} | {path: f"course/{path.stem}" for path in course}
     return pages | {REPOSITORY / "README.md": "about"} | {path: f"pages/{path.stem}" for path in docs}
 
