@@ -51,7 +51,9 @@ def load_adapter(pipe: StableDiffusionPipeline, path: Path) -> None:
     if dead := dead_tensors(saved):
         raise ValueError(f"{dead[0]} is not finite")
     pipe.load_lora_weights(path.parent, weight_name=path.name, use_safetensors=True)
-    models = (pipe.unet, pipe.text_encoder)
-    loaded = sum(p.numel() for model in models for name, p in model.named_parameters() if ".lora_" in name)
+    named = [pair for model in (pipe.unet, pipe.text_encoder) for pair in model.named_parameters()]
+    if lacking := [name for name, p in named if p.is_meta]:
+        raise ValueError(f"{lacking[0]} is not in it")
+    loaded = sum(p.numel() for name, p in named if ".lora_" in name)
     if loaded != (held := sum(tensor.numel() for tensor in saved.values())):
         raise ValueError(f"{loaded} of its {held} numbers find a place")

@@ -144,6 +144,18 @@ def changed(draw, path, content: bytes) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.parametrize("half", ["lora.up", "lora.down", "lora_A", "lora_B"])
+def test_an_adapter_that_lacks_half_of_a_layer(half, base, adapter, tmp_path):
+    """Which diffusers loads without a word."""
+    path = tmp_path / WEIGHTS
+    path.write_bytes(adapter)
+    tensors = load_file(path)
+    lost = next(name for name in tensors if half in name)
+    save_file(tensors | {f"un{lost}": tensors.pop(lost)}, path)
+    with pytest.raises(ValueError, match=f"{WEIGHTS} does not fit the base model .*is not in it"):
+        load_weights(deepcopy(base), path)
+
+
 @pytest.mark.parametrize("kind", ["adapter", "linear"])
 def test_saved_weights(kind, base, request, tmp_path):
     """Either all of a file is in the pipeline, and finite, or its name is in the error."""

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import time
 
 import pandas as pd
 import papermill
@@ -36,11 +35,10 @@ def smoke(tmp_path_factory):
     return results
 
 
-def test_a_second_study_that_has_nothing_to_make_is_over_in_a_minute(smoke):
+def test_a_second_study_that_has_nothing_to_make_executes_no_notebook(smoke):
     copies = list((smoke / "smoke" / "notebooks").iterdir())
-    before, began = [path.stat().st_mtime_ns for path in copies], time.monotonic()
+    before = [path.stat().st_mtime_ns for path in copies]
     run_all(smoke)
-    assert time.monotonic() - began < 60
     assert [path.stat().st_mtime_ns for path in copies] == before
 
 
