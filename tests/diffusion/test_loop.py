@@ -34,15 +34,21 @@ def test_training_lowers_the_loss_and_selora_grows(base, data, tmp_path):
     assert len(set(ranks(networks["unet"]).values())) > 1
 
 
-def test_the_best_weights_by_validation_loss_are_kept_with_their_ranks(base, data, tmp_path):
-    """A learning rate that ruins the weights: the first validation, before the ruin, must win over later ones."""
-    networks, outcome = run(base, "selora", data, tmp_path / "c.safetensors", steps=9, learning_rate=5.0)
-    measured = {row["step"]: row["val_loss"] for row in outcome["history"] if row["val_loss"] is not None}
-    assert outcome["best_step"] == min(measured, key=measured.get) < 9
-    stopped, _ = run(base, "selora", data, tmp_path / "d.safetensors", steps=outcome["best_step"], learning_rate=5.0)
+def test_the_best_weights_by_validation_loss_are_kept_with_their_ranks(base, data, tmp_path, monkeypatch):
+    """By made-up losses the first of three validations, after steps 3, 6 and 9, must win over the later ones."""
+
+    def finished(name: str, steps: int):
+        losses = iter((1.0, 2.0, 3.0))
+        monkeypatch.setattr(loop, "validation_loss", lambda *_: next(losses))
+        return run(base, "selora", data, tmp_path / name, steps=steps)
+
+    networks, outcome = finished("c.safetensors", 9)
+    assert (outcome["best_step"], outcome["best_loss"]) == (3, 1.0)
+    stopped, _ = finished("d.safetensors", 3)
     expected, found = trained_tensors(stopped), trained_tensors(networks)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert ranks(networks["unet"]) == ranks(stopped["unet"])
+    assert any(test["expanded"] and test["step"] > 3 for test in outcome["expansions"])  # growth to take back
 
 
 def test_without_validation_images_the_last_weights_count(base, data, tmp_path):
