@@ -10,7 +10,7 @@ from selora.files import REPOSITORY
 
 DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md", "docs/elsewhere.md", "docs/glossary.md", "docs/robustness.md"),
-    "notebooks/course/README.md",
+    *("docs/reading-group.md", "notebooks/course/README.md"),
 )
 
 

@@ -22,6 +22,10 @@ FAST = {
     "02_lora_from_nothing": {"steps": 1, "images": 4, "batch_size": 2, "tried": [0, 4]},
     "04_selora_in_forty_lines": {"seeds": 1, "steps": 40, "other_thresholds": [1.3]},
     "05_the_real_run": {"steps": 4, "interval": 2, "images": 4, "batch_size": 2},
+    "06_pruners_and_growers": {"steps": 80},
+    "07_can_the_metric_tell": {"images": 14, "pool": 30, "repeats": 3},
+    "08_who_wins": {"trials": 2},
+    "09_auditing_a_paper": {"layers": 10, "shuffles": 20},
 }
 
 every_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
