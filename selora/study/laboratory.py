@@ -83,11 +83,9 @@ class Study:
 
     def make(self, runs: list[Run]) -> pd.DataFrame:
         """Make runs, skipping what is done, or read those that are published; the main scores of each."""
-        missing = [run for run in runs if not run.done]
-        if missing and not self.published:
-            print(said_time(missing), flush=True)
-        if missing and self.published:
-            print("Not published:", ", ".join(f"{run.method} on {run.dataset}, seed {run.seed}" for run in missing))
+        if missing := [run for run in runs if not run.done]:
+            lacking = ", ".join(f"{run.method} on {run.dataset}, seed {run.seed}" for run in missing)
+            print(f"Not published: {lacking}" if self.published else said_time(missing), flush=True)
         results = [run.result() for run in runs if run.done] if self.published else make_runs(runs, self.executor)
         names = {"fid": "FID, real vs real", "kid": "KID, real vs real"}
         rows = [{**r, **{words: r["floor"][name] for name, words in names.items()}} for r in results]

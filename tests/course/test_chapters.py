@@ -56,7 +56,7 @@ def test_an_unknown_parameter_ends_it(path, monkeypatch):
     import checks
 
     (declared,) = (cell.source for cell in cells_of(path, "parameters"))
-    assert any("\nrefuse_unknown_parameters()\n" in cell.source for cell in cells_of(path))
+    assert any("refuse_unknown_parameters()" in cell.source.splitlines() for cell in cells_of(path))
     shell = SimpleNamespace(user_ns={"In": ["", declared, "# Parameters\nsteeps = 1\n"]})
     monkeypatch.setattr(checks, "get_ipython", lambda: shell)
     with pytest.raises(ValueError, match="unknown parameter steeps"):

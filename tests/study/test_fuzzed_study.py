@@ -21,10 +21,11 @@ from selora.diffusion.base import load_tokenizer
 from selora.diffusion.checkpoint import load_checkpoint, save_checkpoint
 from selora.diffusion.finite import dead_tensors
 from selora.diffusion.latents import tokenize
+from selora.diffusion.merge import FULL
 from selora.export import save_lora
 from selora.export.tensors import WEIGHTS
 from selora.study.profiles import FOLDER, Profile, fits, load_profile
-from selora.study.sample_run import LINEAR, load_weights
+from selora.study.sample_run import load_weights
 
 SMOKE = (FOLDER / "smoke.yaml").read_text(encoding="utf-8")
 SETTINGS = yaml.safe_load(SMOKE)
@@ -115,7 +116,7 @@ def adapter(base, tmp_path_factory) -> bytes:
 @pytest.fixture(scope="module")
 def linear(base, tmp_path_factory) -> bytes:
     """A few layers of a full fine-tune."""
-    path = tmp_path_factory.mktemp("full") / LINEAR
+    path = tmp_path_factory.mktemp("full") / FULL
     named = list(base.unet.named_parameters())[:6]
     save_checkpoint(path, {f"unet.{name}": parameter for name, parameter in named}, {})
     return path.read_bytes()
@@ -159,7 +160,7 @@ def test_an_adapter_that_lacks_half_of_a_layer(half, base, adapter, tmp_path):
 @pytest.mark.parametrize("kind", ["adapter", "linear"])
 def test_saved_weights(kind, base, request, tmp_path):
     """Either all of a file is in the pipeline, and finite, or its name is in the error."""
-    path = tmp_path / {"adapter": WEIGHTS, "linear": LINEAR}[kind]
+    path = tmp_path / {"adapter": WEIGHTS, "linear": FULL}[kind]
     whole = request.getfixturevalue(kind)
     path.write_bytes(whole)
     load_weights(deepcopy(base), path)
