@@ -19,7 +19,6 @@ import pandas as pd
 from selora.adapters import trainable_parameters
 from selora.diffusion.finite import NotFinite
 from selora.diffusion.method import Earlier
-from selora.figures.pictures import save_figure
 from selora.figures.tuning import loss_against_rate
 from selora.files import RESULTS, read_json, write_json, write_text
 from selora.methods import BUILDS_ON, METHODS, lacks
@@ -28,6 +27,7 @@ from selora.study.lock import Busy, alone
 from selora.study.preflight import check_needs
 from selora.study.profiles import Profile, load_profile
 from selora.study.results import Run
+from selora.study.shown import shown_figure
 from selora.study.stages import prepare_training, train_method
 
 DATASET, SEED = "iu-drr", 1000
@@ -178,7 +178,7 @@ def tune(profile: Profile, results: Path) -> dict[str, list[Trial]]:
         chosen[method] = tune_method(profile, method, results, first)
         found = table(chosen)
         write_text(folder / "tuning.csv", found.to_csv(index=False))
-        save_figure(loss_against_rate(found), folder, "tuning")
+        shown_figure(loss_against_rate(found), "tuning", folder)
     return chosen
 
 
