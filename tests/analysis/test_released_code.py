@@ -237,7 +237,8 @@ def trained(pipe, monkeypatch) -> list[Variant]:
     monkeypatch.setattr(released_code, "load_base", lambda name, precision: pipe)
     monkeypatch.setattr(released_code, "batch_maker", lambda pipe, profile: lambda seed, step: random_batch(2, step))
     chosen = {name: VARIANTS[name] for name in ("ours", "scaling 8", "released layers")}
-    monkeypatch.setattr(released_code, "VARIANTS", chosen)
+    for module in (released_code, released_ranks):
+        monkeypatch.setattr(module, "VARIANTS", chosen)
     monkeypatch.setattr(released_code, "train_variant", lambda *args: (called.append(args[1]), train(*args))[1])
     return called
 
