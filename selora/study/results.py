@@ -58,7 +58,10 @@ class Run:
     def samples(self, ids: Sequence[str]) -> list[Path]:
         """The generated images, by the ids of the examples they were prompted with: PNG, of published runs WebP."""
         paths = [self.folder / "samples" / f"{name}.png" for name in ids]
-        return [webp if (webp := path.with_suffix(".webp")).exists() and not path.exists() else path for path in paths]
+        kept = {
+            path.name for path in (self.folder / "samples").glob("*.webp")
+        }  # a name may be too long to be asked for
+        return [webp if (webp := path.with_suffix(".webp")).name in kept else path for path in paths]
 
 
 def folder_of(results: Path, dataset: str, method: str, seed: int) -> Path:

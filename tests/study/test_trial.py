@@ -185,7 +185,7 @@ def test_results_that_cannot_be_written_are_one_line(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr("selora.export.save_file", fail_as_full)
+    monkeypatch.setattr("selora.export.tensors.save_file", fail_as_full)
     with pytest.raises(OSError, match="c.safetensors cannot be written .*make room"):
         save_checkpoint(tmp_path / "c.safetensors", {"a": torch.zeros(1)}, {})
     assert not list(tmp_path.iterdir())

@@ -75,7 +75,7 @@ class Profile:
             check_choices(f"setting of {method}", list(settings), {**METHODS[method][1], "learning_rate": None})
             self.check_rate(f"{method}'s learning_rate", settings.get("learning_rate", self.learning_rate))
             for name, value in settings.items():
-                kind = type(METHODS[method][1][name])
+                kind = type(METHODS[method][1].get(name, self.learning_rate))
                 if not fits(value, kind) or kind is int and value < 1:
                     more = ", 1 or more" if kind is int else ""
                     self.refuse(f"{method}'s {name}", value, f"be of the kind {kind_name(kind)}{more}")
