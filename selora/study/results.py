@@ -60,7 +60,7 @@ class Run:
         paths = [self.folder / "samples" / f"{name}.png" for name in ids]
         kept = {
             path.name for path in (self.folder / "samples").glob("*.webp")
-        }  # a name may be too long to be asked for
+        }
         return [webp if (webp := path.with_suffix(".webp")).name in kept else path for path in paths]
 
 
