@@ -58,9 +58,7 @@ class Run:
     def samples(self, ids: Sequence[str]) -> list[Path]:
         """The generated images, by the ids of the examples they were prompted with: PNG, of published runs WebP."""
         paths = [self.folder / "samples" / f"{name}.png" for name in ids]
-        kept = {
-            path.name for path in (self.folder / "samples").glob("*.webp")
-        }
+        kept = {path.name for path in (self.folder / "samples").glob("*.webp")}
         return [webp if (webp := path.with_suffix(".webp")).name in kept else path for path in paths]
 
 
