@@ -10,7 +10,7 @@ import yaml
 from diffusers import StableDiffusionPipeline
 from peft import PeftModel, inject_adapter_in_model
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_round_trip import WEIGHTS, images, noise, products, read
 from torch import nn
 
@@ -212,6 +212,16 @@ def test_what_cannot_be_exported_says_why(base, run, tmp_path):
     with pytest.raises(ValueError, match="lora_magnitude_vector.*not plain LoRA"):
         export(tmp_path / "dora", "peft", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("half", ["lora.up", "lora.down", "lora_A", "lora_B"])
+def test_an_adapter_that_lacks_one_side_of_a_layer_is_not_converted_without_it(half, run, tmp_path):
+    tensors = load_file(run / WEIGHTS)
+    lost = next(name for name in tensors if half in name)
+    del tensors[lost]
+    save_file(tensors, tmp_path / WEIGHTS)
+    with pytest.raises(ValueError, match="is damaged .*is not in it"):
+        read_adapter(tmp_path)
 
 
 # ---- shrink

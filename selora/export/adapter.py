@@ -10,7 +10,7 @@ from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 
-from selora.export.tensors import WEIGHTS, from_diffusers
+from selora.export.tensors import WEIGHTS, from_diffusers, pairs_of
 from selora.files import read_json
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -84,7 +84,7 @@ def read_adapter(source: Path) -> Adapter:
 
     Raises:
         FileNotFoundError: where there is none, with what is there instead.
-        ValueError: for an adapter that is not plain LoRA (DoRA, say).
+        ValueError: for an adapter that is not plain LoRA (DoRA, say), or lacks one side of a layer.
     """
     file = Path(source) / WEIGHTS
     if not file.is_file():
@@ -92,20 +92,18 @@ def read_adapter(source: Path) -> Adapter:
     with safe_open(file, framework="pt") as stored:
         words = stored.metadata() or {}
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}
-    config, sides = json.loads(words.get("lora_adapter_metadata", "{}")), {}
+    config = json.loads(words.get("lora_adapter_metadata", "{}"))
     for name, tensor in tensors.items():
-        place = from_diffusers(name)
-        if place is None or tensor.ndim != 2:
+        if from_diffusers(name) is None or tensor.ndim != 2:
             raise ValueError(
                 f"{file} holds '{name}', so it is not plain LoRA on linear layers alone, and is not converted: load it "
                 "with diffusers as it is"
             )
-        sides[place] = tensor
-    layers = {}
-    for network, layer, side in sorted(sides):
-        if side == "A":
-            A, B = sides[network, layer, "A"], sides[network, layer, "B"]
-            layers[network, layer] = (A, B * scaling_of(config, network, layer, len(A)))
+    try:
+        pairs = pairs_of(tensors)
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}): fetch it again, or make the run anew") from error
+    layers = {key: (A, B * scaling_of(config, *key, len(A))) for key, (A, B) in pairs.items()}
     origin = json.loads(words.get("selora", "{}"))
     origin.pop("ranks", None)
     return Adapter(layers, {**origin, **origin_of(Path(source))})

@@ -54,6 +54,20 @@ def from_diffusers(name: str) -> tuple[str, str, str] | None:
     return network, layer, peft or {down: letter for letter, down in SIDES.items()}[side]
 
 
+def pairs_of(tensors: Mapping[str, torch.Tensor]) -> dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]]:
+    """Each layer's A and B in diffusers' file, by network and layer; tensors that are neither are passed over.
+
+    Raises ValueError for a layer of which one is lacking: diffusers would leave it as it was drawn, and say nothing.
+    """
+    sides = {place: tensor for name, tensor in tensors.items() if (place := from_diffusers(name))}
+    for network, layer, _ in sides:
+        for side in "AB":
+            if (network, layer, side) not in sides:
+                raise ValueError(f"lora_{side} of {layer} of the {network} is not in it")
+    layers = sorted({(network, layer) for network, layer, _ in sides})
+    return {(network, layer): (sides[network, layer, "A"], sides[network, layer, "B"]) for network, layer in layers}
+
+
 def in_kohya(network: str, layer: str) -> str:
     """A layer's name as the kohya tools, ComfyUI and the web UIs have it for Stable Diffusion 1.x.
 

@@ -1,6 +1,5 @@
 """What a finished run makes of any prompt, the paper's own above all."""
 
-import re
 from pathlib import Path
 
 from diffusers import StableDiffusionPipeline
@@ -10,7 +9,7 @@ from safetensors.torch import load_file
 from selora.diffusion.base import load_base
 from selora.diffusion.finite import dead_tensors
 from selora.diffusion.merge import FULL, load_full
-from selora.export.tensors import WEIGHTS, from_diffusers
+from selora.export.tensors import WEIGHTS, pairs_of
 from selora.study.results import Run
 from selora.study.stages import sampler
 
@@ -51,14 +50,9 @@ def load_adapter(pipe: StableDiffusionPipeline, path: Path) -> None:
     saved = load_file(path)
     if dead := dead_tensors(saved):
         raise ValueError(f"{dead[0]} is not finite")
+    pairs_of(saved)  # each layer has both sides
     pipe.load_lora_weights(path.parent, weight_name=path.name, use_safetensors=True)
-    models = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
-    named = [(network, *pair) for network, model in models.items() for pair in model.named_parameters()]
-    given = {from_diffusers(name) for name in saved}
-    for network, name, _ in named:
-        found = re.fullmatch(r"(?:text_model\.)?(.+)\.lora_([AB])\.\w+\.weight", name)
-        if found and (network, *found.groups()) not in given:  # diffusers leaves it as it was drawn
-            raise ValueError(f"{network}.{name} is not in it")
-    loaded = sum(p.numel() for _, name, p in named if ".lora_" in name)
+    models = (pipe.unet, pipe.text_encoder)
+    loaded = sum(p.numel() for model in models for name, p in model.named_parameters() if ".lora_" in name)
     if loaded != (held := sum(tensor.numel() for tensor in saved.values())):
         raise ValueError(f"{loaded} of its {held} numbers find a place")
