@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from selora.files import DATA, REPOSITORY, RESULTS, read_json, write_json
+from selora.files import DATA, PUBLISHED, REPOSITORY, read_json, write_json
 from selora.study.fingerprints import READ, hash_examples, hash_models
 from selora.study.profiles import load_profile
 
@@ -33,7 +33,7 @@ def changed_since(commit: str) -> list[str]:
 
 def main() -> None:
     """Convert all records below a folder."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS / "published"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else PUBLISHED
     weights = {key: hash_weights(DATA / name) for key, name in MODELS.items()}
     converted = 0
     for path in sorted(folder.glob("**/runs/*/*/*/result.json")):

@@ -14,7 +14,10 @@ DATA = REPOSITORY / "data"  # the rendered sets, the mini base and the judges
 RAW = DATA / "raw"  # what is fetched; not tracked
 CACHE = Path(os.environ.get("SELORA_CACHE") or RAW / "cache")  # what is computed once for all runs
 RESULTS = REPOSITORY / "results"
+PUBLISHED = RESULTS / "published"  # the reference results, tracked
 NOTEBOOKS = REPOSITORY / "notebooks"
+WEIGHTS = "pytorch_lora_weights.safetensors"  # in a run's folder: LoRA, where diffusers looks for it
+FULL = "linear_layers.safetensors"  # and what full fine-tuning leaves
 
 
 def check_clone(package: str) -> None:

@@ -11,8 +11,7 @@ from selora.diffusion.finite import dead_tensors
 from selora.export import read_adapter
 from selora.export.adapter import origin_of
 from selora.export.formats import other_folder
-
-FULL = "linear_layers.safetensors"  # what full fine-tuning leaves
+from selora.files import FULL
 
 
 def merge(source: Path, to: Path, base: str = "") -> None:

@@ -10,8 +10,8 @@ from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 
-from selora.export.tensors import WEIGHTS, from_diffusers, pairs_of
-from selora.files import read_json
+from selora.export.tensors import from_diffusers, pairs_of
+from selora.files import FULL, WEIGHTS, read_json
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 KEPT = ("dataset", "method", "seed", "settings", "commit", "versions")  # of a run's record
@@ -129,7 +129,7 @@ def what_is_in(folder: Path) -> str:
     """What a folder without an adapter is, in words."""
     if not folder.is_dir():
         return "there is no such folder. Give a run's, results/<profile>/runs/<data set>/<method>/seed<k>"
-    if (folder / "linear_layers.safetensors").is_file():
+    if (folder / FULL).is_file():
         return "it is a full fine-tune, which `selora merge` makes a pipeline of"
     if (folder / "result.json").is_file():
         return f"its method, {read_json(folder / 'result.json')['method']}, leaves none, or it was published without"

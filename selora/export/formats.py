@@ -6,7 +6,8 @@ import torch
 
 from selora.export.adapter import Adapter, read_adapter
 from selora.export.card import write_card
-from selora.export.tensors import WEIGHTS, in_diffusers, in_kohya, metadata_of, save_tensors
+from selora.export.tensors import in_diffusers, in_kohya, metadata_of, save_tensors
+from selora.files import WEIGHTS
 
 
 def export(source: Path, format: str, to: Path) -> None:

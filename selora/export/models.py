@@ -7,7 +7,8 @@ from peft import PeftModel, get_peft_model_state_dict
 from torch import nn
 
 from selora.adapters import adapter_name
-from selora.export.tensors import WEIGHTS, in_diffusers, metadata_of, save_tensors
+from selora.export.tensors import in_diffusers, metadata_of, save_tensors
+from selora.files import WEIGHTS
 
 
 def save_lora(unet: nn.Module, text_encoder: nn.Module, folder: Path) -> None:

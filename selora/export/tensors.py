@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 
 from selora.files import replacing
 
-WEIGHTS = "pytorch_lora_weights.safetensors"  # where diffusers looks for them
 SIDES = {"A": "down", "B": "up"}
 NAMED = re.compile(  # of a layer's A or B in diffusers' file
     r"(?P<network>unet|text_encoder)\.(?P<layer>.+)\.(?:lora(?:_linear_layer)?\.(?P<side>down|up)|lora_(?P<peft>[AB]))\.weight"

@@ -8,6 +8,7 @@ from torch import nn
 from selora.adapters import trained_tensors
 from selora.diffusion.checkpoint import save_checkpoint
 from selora.diffusion.method import Method
+from selora.files import FULL
 
 
 class FullFineTuning(Method):
@@ -20,4 +21,4 @@ class FullFineTuning(Method):
 
     def save(self, networks: Mapping[str, nn.Module], folder: Path) -> None:
         """Write the tuned layers' weights and biases to `linear_layers.safetensors`, named `<network>.<parameter>`."""
-        save_checkpoint(folder / "linear_layers.safetensors", trained_tensors(networks), self.settings)
+        save_checkpoint(folder / FULL, trained_tensors(networks), self.settings)

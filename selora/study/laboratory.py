@@ -20,12 +20,12 @@ from selora.data.pictures import open_image
 from selora.figures import pictures
 from selora.figures.examples import PAIRS, PAPER_PROMPT, clearest, nearest_prompts
 from selora.figures.runs import loss_curves
-from selora.files import RESULTS
+from selora.files import PUBLISHED, RESULTS
 from selora.methods import METHODS, lacks
 from selora.study.grid import EXECUTORS, make_runs
 from selora.study.notebooks import check_parameters
 from selora.study.profiles import Profile, check_choices, load_profile
-from selora.study.published import PUBLISHED, banner, said_time
+from selora.study.published import banner, said_time
 from selora.study.results import Run
 from selora.study.shown import shown_figure, shown_file
 

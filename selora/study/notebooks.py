@@ -8,7 +8,7 @@ from pathlib import Path
 import papermill
 from nbclient.exceptions import DeadKernelError
 
-from selora.files import NOTEBOOKS, RESULTS, hash_file, read_json, write_json
+from selora.files import NOTEBOOKS, PUBLISHED, hash_file, read_json, write_json
 from selora.methods import METHODS
 from selora.study.fingerprints import short_hash
 from selora.study.lock import alone
@@ -114,7 +114,7 @@ def count_runs(folder: Path) -> int:
 
 def usual_seconds() -> dict[str, float]:
     """How long each notebook took in the published quick results, by name."""
-    books = (RESULTS / "published" / "quick" / "notebooks").glob("[0-9]*.ipynb")
+    books = (PUBLISHED / "quick" / "notebooks").glob("[0-9]*.ipynb")
     return {path.stem: read_json(path)["metadata"]["papermill"]["duration"] for path in books}
 
 

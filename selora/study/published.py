@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from selora.files import REPOSITORY, RESULTS, read_json
+from selora.files import PUBLISHED, REPOSITORY, read_json
 from selora.study.fingerprints import hash_model
 from selora.study.results import Run
-
-PUBLISHED = RESULTS / "published"
 
 
 def published_run(run: Run) -> Run:

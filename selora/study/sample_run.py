@@ -8,8 +8,9 @@ from safetensors.torch import load_file
 
 from selora.diffusion.base import load_base
 from selora.diffusion.finite import dead_tensors
-from selora.diffusion.merge import FULL, load_full
-from selora.export.tensors import WEIGHTS, pairs_of
+from selora.diffusion.merge import load_full
+from selora.export.tensors import pairs_of
+from selora.files import FULL, WEIGHTS
 from selora.study.results import Run
 from selora.study.stages import sampler
 

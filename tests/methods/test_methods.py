@@ -13,7 +13,7 @@ from torch import nn
 from selora.adapters import ADAPTER, linear_layers, lora_layers, ranks, trainable_parameters
 from selora.diffusion.draws import generator, look_batches
 from selora.export import save_lora
-from selora.export.tensors import WEIGHTS
+from selora.files import WEIGHTS
 from selora.methods import make_method
 from selora.methods.adalora import triplets
 from selora.methods.matched import neighbouring_ranks

@@ -21,9 +21,8 @@ from selora.diffusion.base import load_tokenizer
 from selora.diffusion.checkpoint import load_checkpoint, save_checkpoint
 from selora.diffusion.finite import dead_tensors
 from selora.diffusion.latents import tokenize
-from selora.diffusion.merge import FULL
 from selora.export import save_lora
-from selora.export.tensors import WEIGHTS
+from selora.files import FULL, WEIGHTS
 from selora.study.profiles import FOLDER, Profile, fits, load_profile
 from selora.study.sample_run import load_weights
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from selora.data import DATASETS, NOT_SHIPPED, load_examples
 from selora.figures.examples import FEW, clearest
-from selora.files import REPOSITORY, RESULTS, write_text
+from selora.files import PUBLISHED, REPOSITORY, RESULTS, WEIGHTS, write_text
 from selora.study.report.page import write_index
 from selora.study.report.readme import fill_readme
 
@@ -90,9 +90,7 @@ def samples_to_keep(folder: Path) -> list[Path]:
 def adapter_to_keep(folder: Path) -> list[Path]:
     """The weights of SeLoRA's first run on the first data set that may be passed on, if there is one."""
     shipped = [dataset for dataset in DATASETS if dataset not in NOT_SHIPPED]
-    found = [
-        file for d in shipped for file in sorted(folder.glob(f"runs/{d}/selora/*/pytorch_lora_weights.safetensors"))
-    ]
+    found = [file for d in shipped for file in sorted(folder.glob(f"runs/{d}/selora/*/{WEIGHTS}"))]
     return found[:1]
 
 
@@ -117,7 +115,7 @@ def main(
     parser.add_argument("profile", metavar="PROFILE", help="whose results in results/ are finished")
     profile = parser.parse_args(arguments).profile
     try:
-        publish(RESULTS / profile, RESULTS / "published" / profile)
+        publish(RESULTS / profile, PUBLISHED / profile)
         fill_readme(profile)
     except FileNotFoundError as error:
         sys.exit(f"selora: {error}")

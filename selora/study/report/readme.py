@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from selora.files import REPOSITORY, RESULTS, write_text
+from selora.files import PUBLISHED, REPOSITORY, write_text
 from selora.scoring.intervals import LEVEL, SEEDS
 from selora.scoring.labels import mean_auroc
 from selora.study.report.comparison import ENDS, difference
@@ -12,7 +12,6 @@ from selora.study.report.table1 import collect, table1
 from selora.study.report.table1_text import interval, spread
 
 README = REPOSITORY / "README.md"
-PUBLISHED = RESULTS / "published"
 NAMES = {"base": "base, not fine-tuned", "full": "full fine-tune", "lora": "LoRA r 4", "dylora": "DyLoRA",
          "adalora": "AdaLoRA 6 to 4", "selora": "SeLoRA"}  # fmt: skip
 OTHERS = {"lora": "LoRA", "lora-matched": "LoRA of one rank with as many", "selora-random": "random layers' growth"}

@@ -17,7 +17,7 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from selora.files import NOTEBOOKS, REPOSITORY, RESULTS, replacing, write_text
+from selora.files import NOTEBOOKS, PUBLISHED, REPOSITORY, RESULTS, replacing, write_text
 from selora.study.report.site_pages import front_page, run_pages
 
 COURSE = RESULTS / "course"  # its executed chapters
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--course", action="store_true", help="execute the course's chapters first: minutes each")
     parser.add_argument("--to", type=Path, default=REPOSITORY / "site", help="the folder of the site; default: site")
     given = parser.parse_args()
-    own, published = RESULTS / given.profile, RESULTS / "published" / given.profile
+    own, published = RESULTS / given.profile, PUBLISHED / given.profile
     results = own if (own / "finished.json").exists() else published
     if not (results / "table1.csv").exists():
         sys.exit(f"selora: no results of profile {given.profile}: make run_all first")
