@@ -2,13 +2,12 @@
 
     python benchmarks/steps_curve.py --method lora --steps 300 600 1200 2500 5000
 
-Each length goes on from the checkpoint of the one before, which is what a run of that many steps would do, bit for bit
-on a CPU; so it is for methods whose settings do not depend on the number of steps (lora, full). Rows that are there
-are skipped. Writes results/<profile>/steps/<data set>_<method>_seed<k>.csv.
+A length goes on from the checkpoint of the one before, on the method's schedule for the longest. Of methods without a
+schedule (lora, full) each is what a run of that many steps would be, bit for bit on a CPU. Rows that are there are
+skipped. Writes results/<profile>/steps/<data set>_<method>_seed<k>.csv.
 """
 
 import argparse
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,30 +25,24 @@ def measure(run: Run, steps: int) -> dict:
     """Train a run to a number of steps, sample and score: a row of the curve."""
     settings = settings_of(run)
     prepared = prepare(run, settings)
-    trained = train_method(run, settings, prepared)
+    trained = train_method(run, settings, prepared, steps)
     found, _ = score_images(run, prepared, *sample_images(run, prepared)[:2])
     shown = {r["finding"]: r["auroc"] for r in found["findings"]}
-    scores = {"kid": found["kid"], "clip": found["clip"], "mean_auroc": mean_auroc(found)}
-    return {"steps": steps, "best_step": trained["best_step"], "val_loss": trained["best_loss"], **scores, **shown}
+    scores = {"kid": found["kid"], "clip": found["clip"], "clip_contrast": found["clip_contrast"]}
+    ends = {"best_step": trained["best_step"], "val_loss": trained["best_loss"]}
+    return {"steps": steps, **ends, **scores, "mean_auroc": mean_auroc(found), **shown}
 
 
 def curve(profile: str, dataset: str, method: str, seed: int, lengths: list[int], results: Path) -> pd.DataFrame:
     """Rows of all lengths, shortest first."""
     base = load_profile(profile, datasets=dataset, methods=method)
-    folder = results / base.name / "steps"
-    table, last = folder / f"{dataset}_{method}_seed{seed}.csv", folder / f"{dataset}_{method}_seed{seed}.safetensors"
+    longest = replace(base, name=f"{base.name}/steps", steps={dataset: max(lengths)})
+    run = Run(longest, dataset, method, seed, results)
+    table = results / longest.name / f"{dataset}_{method}_seed{seed}.csv"
     rows = pd.read_csv(table).to_dict("records") if table.exists() else []
-    for steps in sorted(lengths):
-        if any(row["steps"] == steps for row in rows):
-            continue
-        run = Run(
-            replace(base, name=f"{base.name}/steps/{steps}", steps={dataset: steps}), dataset, method, seed, results
-        )
-        run.folder.mkdir(parents=True, exist_ok=True)
-        if last.exists() and not run.checkpoint.exists():
-            shutil.copy(last, run.checkpoint)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    for steps in sorted({*lengths} - {row["steps"] for row in rows}):
         rows.append(measure(run, steps))
-        shutil.move(run.checkpoint, last)
         pd.DataFrame(rows).to_csv(table, index=False, float_format="%.5g")
     return pd.DataFrame(rows)
 
