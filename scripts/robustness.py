@@ -107,10 +107,7 @@ def outcomes(*options: str) -> dict[str, str]:
 
 def table(found: dict[str, str], former: dict[str, str] | None, old: dict[str, str]) -> str:
     """The table of outcomes by kind. former: outcomes on former code; without it, the last column is as in `old`."""
-    lines = [
-        "| kind | what may come of an input | tests | passed | skipped | do not pass on former code |",
-        "|---" * 6 + "|",
-    ]
+    lines = [f"| {' | '.join(HEADER)} |", "|---" * len(HEADER) + "|"]
     for kind, promise in KINDS.items():
         tests = [test for test in found if kind_of(test) == kind]
         counts = Counter(found[test] for test in tests)

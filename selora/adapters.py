@@ -119,12 +119,13 @@ def redraw(
     """
     if init not in SLOPES:
         raise ValueError(f"unknown init '{init}': choose from {', '.join(SLOPES)}")
-    weights = [side.weight for layer in all_lora_layers(networks).values() for side in lora_pair(layer)]
+    layers = all_lora_layers(networks)
+    weights = [side.weight for layer in layers.values() for side in lora_pair(layer)]
     begun = any(weight in optimizer.state for weight in weights) if optimizer else False
     if init == "peft" or begun or any(B.any() for B in weights[1::2]):
         return
     generator = torch.Generator().manual_seed(seed * 1_000_003)
-    for (network, _), layer in all_lora_layers(networks).items():
+    for (network, _), layer in layers.items():
         if networks[network].peft_config[adapter_of(layer)].init_lora_weights is True:
             weight = lora_pair(layer)[0].weight
             weight.copy_(draw_rows(weight, generator, len(weight), init))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import findings
@@ -118,7 +119,7 @@ def read_kaggle(folder: Path) -> list[Example]:
             prompt = real_text(prompt, f"Report {uid} in {reports[uid].where}")
             terms = [term.strip() for term in reports[uid]["MeSH"].split(";")]
             examples.append(Example(name.split(".")[0], images / name, prompt, findings.of_terms(terms), study=uid))
-    say_left_out(folder, len(listed_files) - len(examples))
+    say_left_out(folder, len(listed_files), examples)
     others = (path for path in images.glob("*") if path.name not in listed_files)
     warn_of_others(images, others, examples, PROJECTIONS)
     return examples
@@ -145,7 +146,7 @@ def read_openi(folder: Path, written: Path) -> list[Example]:
                 examples.append(Example(name, images[name], text, findings.of_terms(report.mesh), study=report.id))
     for name in sorted(set(images) - {name for _, report in reports.values() for name in report.images}):
         raise DataError(f"Image {images[name]} is in no report in {written}. Restore its report, or remove the image.")
-    say_left_out(folder, len(images) - len(examples))
+    say_left_out(folder, len(images), examples)
     return examples
 
 
@@ -159,8 +160,8 @@ def read_report(path: Path) -> Report:
         raise DataError(f"Report {path} cannot be read ({error}). Replace it with the published file.") from error
 
 
-def say_left_out(folder: Path, count: int) -> None:
-    """Warn (DataWarning) of how many images are not used, and why."""
-    if count > 0:
+def say_left_out(folder: Path, count: int, used: Sequence[Example]) -> None:
+    """Warn (DataWarning) of how many of `count` images are not used, and why."""
+    if count := count - len({example.path for example in used}):  # one named twice is refused later
         reason = "they are not frontal, or their report has no findings"
         warnings.warn(f"{count} images of the IU X-Ray set in {folder} are left out: {reason}.", DataWarning, 2)

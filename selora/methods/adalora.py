@@ -23,6 +23,12 @@ NORM = 0.02 * 768**0.5  # of a row of A and a column of B at first: the deviatio
 STREAM = 10  # of draws, see `diffusion.draws`
 
 
+def draw_short(A: nn.Parameter, B: nn.Parameter, draw: torch.Generator) -> None:
+    """Draw A (r, d_in) and B (d_out, r) anew, so that A's rows and B's columns have the length NORM on average."""
+    for weight, width in ((A, A.shape[1]), (B, B.shape[0])):
+        weight.data = NORM * width**-0.5 * torch.randn(weight.shape, generator=draw).to(weight)
+
+
 class AdaLoRA(LoRA):
     """Settings: init_rank, rank (the final mean over both networks), alpha (of a scaling alpha / init_rank), warmup and
     final (shares of the steps before the first cut and after the last), interval (steps between two cuts),
@@ -46,11 +52,7 @@ class AdaLoRA(LoRA):
         self.tuner = add_tuner(nn.ModuleDict(networks), config, self.seed)  # one budget for both
         draw = generator(self.seed, STREAM)
         for layer in triplets(self.tuner).values():
-            for weight, width in (
-                (layer.lora_A[ADAPTER], layer.in_features),
-                (layer.lora_B[ADAPTER], layer.out_features),
-            ):
-                weight.data = NORM * width**-0.5 * torch.randn(weight.shape, generator=draw).to(weight)
+            draw_short(layer.lora_A[ADAPTER], layer.lora_B[ADAPTER], draw)
 
     def loss(self, loss: torch.Tensor) -> torch.Tensor:
         return loss + self.settings["orthogonality"] * orthogonality(

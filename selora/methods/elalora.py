@@ -17,7 +17,7 @@ from torch import nn
 
 from selora.adapters import ADAPTER, add_lora, all_lora_layers, lora_pair, resize
 from selora.diffusion.draws import generator
-from selora.methods.adalora import NORM
+from selora.methods.adalora import draw_short
 from selora.methods.gates import add_gates, fold_gates, orthogonality
 from selora.methods.lora import LoRA
 from selora.moments import carry_state, resized
@@ -41,8 +41,7 @@ class ElaLoRA(LoRA):
         self.networks, self.layers = networks, all_lora_layers(networks)
         draw = generator(self.seed, STREAMS[0])
         for layer in self.layers.values():
-            for side, width in zip(lora_pair(layer), (layer.in_features, layer.out_features), strict=True):
-                side.weight.data = NORM * width**-0.5 * torch.randn(side.weight.shape, generator=draw).to(side.weight)
+            draw_short(*(side.weight for side in lora_pair(layer)), draw)
         self.scaling, self.handles = s["alpha"] / s["rank"], add_gates(networks, torch.zeros(s["rank"]))
         self.first, self.last = int(s["warmup"] * self.steps), self.steps - int(s["final"] * self.steps)
         self.interval = max(1, (self.last - self.first) // s["rounds"])

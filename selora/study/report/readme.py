@@ -137,6 +137,6 @@ def versus(runs: pd.DataFrame, rows: pd.DataFrame, other: str) -> str:
     seeds = len(set(pair[0].seed) & set(pair[1].seed))
     sizes = rows.unet_params + rows.text_encoder_params
     return (
-        f"{word} {OTHERS[other]} ({interval(1000 * value, 1000 * low, 1000 * high, 1.0)}, {seeds} "
+        f"{word} {OTHERS[other]} ({interval(1000 * value, 1000 * low, 1000 * high)}, {seeds} "
         f"seed{'s' * (seeds > 1)}, {sizes['selora'] / sizes[other]:.0%} of its parameters)"
     )

@@ -30,11 +30,11 @@ def spread(mean: float, std: float = float("nan"), digits: int = 1) -> str:
     return f"{mean:.{digits}f}" if pd.isna(std) else f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
-def interval(value: float, low: float, high: float, p: float) -> str:
-    """'+48.4 [40.1, 57.0] *', the star where p says so; a dash for what there is not."""
+def interval(value: float, low: float, high: float) -> str:
+    """'+48.4 [40.1, 57.0]'; a dash for what there is not."""
     if pd.isna(value):
         return "-"
-    return f"{value:+.1f} [-]" if pd.isna(low) else f"{value:+.1f} [{low:.1f}, {high:.1f}]{' *' * (p < LEVEL)}"
+    return f"{value:+.1f} [-]" if pd.isna(low) else f"{value:+.1f} [{low:.1f}, {high:.1f}]"
 
 
 def marked(text: str, mark: str) -> str:
@@ -50,7 +50,8 @@ def body(table: pd.DataFrame, runs: pd.DataFrame) -> list[list[str]]:
             scores = [
                 spread(row.fid_mean, row.fid_std),
                 marked(spread(1000 * row.kid_mean, 1000 * row.kid_std), row.kid_best),
-                interval(1000 * row.kid_diff, 1000 * row.kid_diff_low, 1000 * row.kid_diff_high, row.kid_diff_p),
+                interval(1000 * row.kid_diff, 1000 * row.kid_diff_low, 1000 * row.kid_diff_high)
+                + " *" * (row.kid_diff_p < LEVEL),
                 marked(spread(row.clip_mean, row.clip_std), row.clip_best),
                 marked(spread(row.auroc_mean, row.auroc_std, 3), row.auroc_best),
             ]
@@ -88,7 +89,7 @@ def heard(runs: pd.DataFrame) -> str:
         value, low, high = mean_interval(lora, "clip_contrast")
         if not pd.isna(value):
             reference = lora.iloc[0]["reference"]["clip_contrast"]
-            said.append(f"{value:+.1f} [{low:.1f}, {high:.1f}] on {dataset} (reference images {reference:+.1f})")
+            said.append(f"{interval(value, low, high)} on {dataset} (reference images {reference:+.1f})")
     if not said:
         return ""
     return f"Own prompt less all others', LoRA's images [95 % over images within seeds]: {', '.join(said)}. "
