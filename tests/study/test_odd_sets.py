@@ -42,7 +42,7 @@ def execute(name: str, study: Study) -> None:
     """The code of a notebook but for its parameters and the line that opens the study."""
     names = {"study": study, "display": lambda shown: None}
     for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells:
-        if cell.cell_type == "code" and "open_study(" not in cell.source and "tags" not in cell.metadata:
+        if cell.cell_type == "code" and "study = open_" not in cell.source and "tags" not in cell.metadata:
             exec(cell.source, names)
 
 
