@@ -11,6 +11,14 @@ class NotFinite(FloatingPointError):
     """A number that could be computed and is not finite."""
 
 
+def lost_look(layer: str) -> NotFinite:
+    """The error of a method that looks at the networks before it trains, and meets dead numbers at a layer."""
+    return NotFinite(
+        f"the look at the networks before training is lost: numbers at layer {layer} are not finite. Look at the "
+        "training data and at the base's weights"
+    )
+
+
 def dead_tensors(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     """The names of tensors that hold a number that is not finite. A GPU is waited for once, not once a tensor."""
     floating = {name: t for name, t in tensors.items() if t.is_floating_point()}

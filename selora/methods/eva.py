@@ -14,6 +14,7 @@ from peft.tuners.lora.eva import get_eva_state_dict
 from torch import nn
 
 from selora.adapters import ADAPTER, add_lora, linear_layers, lora_layers, resize
+from selora.diffusion.finite import dead_tensors, lost_look
 from selora.diffusion.machine import autocast
 from selora.methods.lora import LoRA
 
@@ -72,4 +73,6 @@ def within(directions: Mapping[str, torch.Tensor], rank: int) -> dict[str, torch
 
 def every_token(inputs: tuple[torch.Tensor], batch: dict[str, torch.Tensor], layer: str) -> torch.Tensor:
     """A layer's inputs as rows (N, d_in) in fp32, in which SVD works."""
+    if dead_tensors({layer: inputs[0]}):
+        raise lost_look(layer)
     return inputs[0].reshape(-1, inputs[0].shape[-1]).float()

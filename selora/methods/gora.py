@@ -16,7 +16,7 @@ from torch.nn.functional import mse_loss
 
 from selora.adapters import add_lora, draw_rows, linear_layers, lora_layers, lora_pair, resize
 from selora.diffusion.draws import generator
-from selora.diffusion.finite import NotFinite, dead_tensors
+from selora.diffusion.finite import dead_tensors, lost_look
 from selora.diffusion.machine import autocast
 from selora.methods.lora import LoRA
 
@@ -46,10 +46,7 @@ class GoRA(LoRA):
             (mse_loss(prediction.float(), batch["target"]) / len(batches)).backward()
         self.gradients = {key: weight.grad.float() for key, weight in weights.items()}
         if dead := dead_tensors(self.gradients):
-            raise NotFinite(
-                f"GoRA looks at gradients before it trains: those of {len(dead)} layers are not finite ("
-                f"{'.'.join(dead[0])} first). Look at the training data, or train in bf16 or fp32."
-            )
+            raise lost_look(".".join(dead[0]))
         sizes = {key: sum(weight.shape) for key, weight in weights.items()}
         importance = {
             key: (weight.detach() * self.gradients[key]).abs().mean().item() for key, weight in weights.items()

@@ -20,6 +20,7 @@ from selora.methods import METHODS
 
 TRAINED = [name for name in METHODS if name not in ("base", "qlora")]
 IDS = [f"patient-{i}" for i in range(10)]
+LOOKING = ("eva", "gora")  # at noisy batches of all pictures, before the first step
 RUIN = {"learning_rate": 1e30}  # whatever a method makes of it
 
 
@@ -31,7 +32,7 @@ def test_a_rate_that_ruins_the_weights_ends_every_method(base, data, earlier, tm
     assert not checkpoint.exists() or not dead_tensors(load_checkpoint(checkpoint)[0])
 
 
-@pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("eva", "gora")])  # which look before
+@pytest.mark.parametrize("name", [name for name in TRAINED if name not in LOOKING])
 def test_a_dead_sample_ends_every_method_at_the_step_that_draws_it(base, data, earlier, tmp_path, name):
     data["train"][0][4] = torch.nan
     step = next(step for step in range(1, 8) if IDS[4] in batch_of(step))
@@ -39,10 +40,11 @@ def test_a_dead_sample_ends_every_method_at_the_step_that_draws_it(base, data, e
         run(base, name, data, tmp_path / "c.safetensors", earlier, ids=IDS)
 
 
-def test_gora_says_that_its_look_at_the_gradients_was_lost(base, data, earlier, tmp_path):
-    data["train"][0][:] = torch.nan
-    with pytest.raises(NotFinite, match="GoRA looks at gradients before it trains: those of .* layers are not finite"):
-        run(base, "gora", data, tmp_path / "c.safetensors", earlier, ids=IDS)
+@pytest.mark.parametrize("name", LOOKING)
+def test_a_dead_sample_ends_a_look_at_the_networks(base, data, earlier, tmp_path, name):
+    data["train"][0][4] = torch.nan
+    with pytest.raises(NotFinite, match=r"the look at the networks before training is lost: numbers at layer \S+\."):
+        run(base, name, data, tmp_path / "c.safetensors", earlier, ids=IDS)
 
 
 @pytest.mark.parametrize("name", ["full", "lora", "selora"])
