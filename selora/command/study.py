@@ -22,7 +22,11 @@ def parser_of(prog: str, description: str, epilog: str) -> argparse.ArgumentPars
 def study(arguments: list[str], prog: str, epilog: str) -> None:
     """Execute run_all.ipynb, with its output as it comes."""
     parser = parser_of(prog, "Make the whole study: the data, every run, tables, figures, index.html.", epilog)
-    parser.add_argument("--executor", default="local", help="local, or ray: on the GPUs of a cluster")
+    parser.add_argument(
+        "--executor",
+        default="cores",
+        help="cores (a run on each core, on a GPU one after the other; the default), local, or ray: on a cluster's GPUs",
+    )
     args = parser.parse_args(arguments)
     check_clone(__name__)
     from papermill.cli import papermill as command

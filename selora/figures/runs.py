@@ -55,7 +55,8 @@ def kid_points(runs: pd.DataFrame) -> Figure:
 
 
 def differences(table: pd.DataFrame) -> Figure:
-    """Each method's difference from LoRA with its 95 % interval, from Table 1: filled where Holm's p is below 0.05.
+    """Each method's difference from LoRA, from Table 1, with its 95 % interval where there are seeds enough for one:
+    filled where Holm's p is below 0.05.
 
     A row of panels per data set. The base is left out: its distance from LoRA would hide all others.
     """
@@ -82,6 +83,8 @@ def differences(table: pd.DataFrame) -> Figure:
         line[0].set_ylabel(dataset)
     for axis, (words, _) in zip(axes[-1], panels.values(), strict=True):
         axis.set_xlabel(words)
-    figure.suptitle("Difference from LoRA, 95 % over seeds and prompts; filled: significant after Holm's correction")
+    told = table[[f"{name}_diff_low" for name in panels]].notna().any(axis=None)
+    words = "95 % over seeds and prompts; filled: significant after Holm's correction"
+    figure.suptitle(f"Difference from LoRA, {words if told else 'too few seeds for an interval'}")
     sns.despine(figure)
     return figure

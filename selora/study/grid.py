@@ -1,6 +1,16 @@
-"""Where the runs of a grid are made: here, one after the other, or on a Ray cluster, one GPU a run."""
+"""Where the runs of a grid are made: here, one after the other or one on each core, or on a Ray cluster."""
 
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from selora.data.folders import named_root
 from selora.study.profiles import check_choices
@@ -8,6 +18,8 @@ from selora.study.results import Run
 from selora.study.run import make_run
 
 RETRIES = 3  # of a run whose worker was lost; it goes on from its checkpoint
+MEMORY = 3 * 2**30  # bytes a run may need on a CPU: 2.2 at mini scale, and some room
+ALONE = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}  # in the workers' environment; bars of many runs would mingle
 
 
 def make_runs(runs: list[Run], executor: str = "local") -> list[dict]:
@@ -28,6 +40,78 @@ def make_here(runs: list[Run]) -> None:
     """One run after the other, in this process."""
     for run in runs:
         make_run(run)
+
+
+def make_on_cores(runs: list[Run]) -> None:
+    """As many runs at a time as there are cores and memory for, one thread each; one after the other on a GPU.
+
+    On two cores that is 1.5 times as fast as runs of two threads (XXX), and what one thread computes does not depend on
+    how many cores there are. Long ones are made first; one that builds on another waits for all that do not.
+
+    Raises:
+        RuntimeError: where a run's process was lost. What a run itself raises comes as it is, and ends the others.
+    """
+    import torch  # late: where all is finished, nothing needs it
+
+    workers = min(available_cores(), psutil.virtual_memory().total // MEMORY, len(runs))
+    if workers < 2 or torch.cuda.is_available():
+        return make_here(runs)
+    first, later = in_order(runs)
+    print(f"{len(runs)} runs, {workers} at a time, one thread each", flush=True)
+    started, made = time.perf_counter(), 0
+    with workers_of_one_thread(workers) as pool:
+        for wave in (first, later):
+            under_way = {pool.submit(make_run, run): run for run in wave}
+            for future in as_completed(under_way):
+                future.result()
+                run, made = under_way[future], made + 1
+                left = (time.perf_counter() - started) / made * (len(first) + len(later) - made) / 60
+                what = f"{run.method} on {run.dataset}, seed {run.seed}"
+                print(f"{what}  ({made} of {len(first) + len(later)}, about {left:.0f} min left)", flush=True)
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_order(runs: list[Run]) -> tuple[list[Run], list[Run]]:
+    """Runs that can be made at once, long ones first, with those that others need; and those that build on them."""
+    later = [run for run in runs if run.builds_on]
+    first = [run for run in runs if not run.builds_on] + [run.builds_on for run in later]
+    once = {run.folder: run for run in first}.values()
+    return sorted(once, key=lambda run: run.profile.steps_of(run.dataset), reverse=True), later
+
+
+@contextmanager
+def workers_of_one_thread(count: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of new processes with one thread each, which end as soon as the block does, or the process itself."""
+    before = {name: os.environ.get(name) for name in ALONE}
+    os.environ.update(ALONE)  # numpy and torch read it once, when they are first imported there
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=end_with_parent)
+    try:
+        yield pool
+    except BrokenProcessPool:
+        raise RuntimeError(
+            "the process of a run was lost, most likely for want of memory; finished runs stay, start again to go on, "
+            "with executor local for one run at a time"
+        ) from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in multiprocessing.active_children():
+            child.terminate()
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def end_with_parent() -> None:
+    """Let a worker end when the process that started it does, even killed: it would hold its run's folder."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def make_on_ray(runs: list[Run]) -> None:
@@ -79,4 +163,4 @@ def make_by_command(arguments: list[str], first: None) -> None:
         raise RuntimeError(f"{stop}") from None
 
 
-EXECUTORS = {"local": make_here, "ray": make_on_ray}
+EXECUTORS = {"local": make_here, "cores": make_on_cores, "ray": make_on_ray}

@@ -133,7 +133,7 @@ class Profile:
             if f.name not in NOT_OF_A_RUN and getattr(self, f.name) != f.default
         }
         base, changed = named(method)
-        steps = self.steps[dataset if dataset in self.steps else "other"]
+        steps = self.steps_of(dataset)
         own = METHODS[base][1] | self.method_settings.get(base, {}) | changed
         if own.get("interval", 1) > steps:
             raise ValueError(
@@ -142,6 +142,10 @@ class Profile:
             )
         needs = {"needs": self.run_settings(dataset, BUILDS_ON[base])["method"]} if base in BUILDS_ON else {}
         return settings | needs | {"steps": steps, "method": own}
+
+    def steps_of(self, dataset: str) -> int:
+        """The training steps of a run on a data set."""
+        return self.steps[dataset if dataset in self.steps else "other"]
 
 
 def fits(value: object, kind) -> bool:
