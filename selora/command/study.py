@@ -25,7 +25,7 @@ def study(arguments: list[str], prog: str, epilog: str) -> None:
     parser.add_argument(
         "--executor",
         default="cores",
-        help="cores (a run on each core, on a GPU one after the other; the default), local, or ray: on a cluster's GPUs",
+        help="cores: a run on each core, on a GPU one after the other (the default); local; ray: on a cluster's GPUs",
     )
     args = parser.parse_args(arguments)
     check_clone(__name__)
