@@ -45,8 +45,8 @@ def make_here(runs: list[Run]) -> None:
 def make_on_cores(runs: list[Run]) -> None:
     """As many runs at a time as there are cores and memory for, one thread each; one after the other on a GPU.
 
-    On two cores that is 1.3 to 1.5 times as fast as runs of two threads, and what one thread computes does not depend on
-    how many cores there are. Long ones are made first; one that builds on another waits for all that do not.
+    On two cores that is 1.3 to 1.5 times as fast as runs of two threads, and what one thread computes is the same
+    however many cores there are. Long ones are made first; one that builds on another waits for all that do not.
 
     Raises:
         RuntimeError: where a run's process was lost. What a run itself raises comes as it is, and ends the others.
