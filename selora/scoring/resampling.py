@@ -57,24 +57,23 @@ def resampled_auroc(scores: torch.Tensor, labels: torch.Tensor, often: torch.Ten
 
 
 def replicates(
-    reference: torch.Tensor,
-    generated: torch.Tensor,
+    seen: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
     by_image: Mapping[str, torch.Tensor],
     scores: torch.Tensor,
     labels: torch.Tensor,
 ) -> dict[str, list[float | None]]:
-    """Replicates of KID, of means over images and of the mean finding AUROC, to 6 digits; no auroc where there is no
-    finding.
+    """Replicates of each KID, of means over images and of the mean finding AUROC, to 6 digits; no auroc where there is
+    no finding.
 
     Args:
-        reference, generated: features (N, F).
+        seen: features (N, F) of reference and generated images, by the name of the KID that is of them.
         by_image: figures whose mean counts, as the CLIP score: (N,) each.
         scores, labels: (N, L), of the findings that the mean AUROC counts. A replicate leaves out a finding of which
             it drew no image; None stands for one that drew none of any finding.
     """
-    often = resamples(len(generated))
-    found = {"kid": resampled_kid(reference, generated, often)}
-    found |= {name: often @ values.double() / len(generated) for name, values in by_image.items()}
+    often = resamples(len(scores))
+    found = {name: resampled_kid(*pair, often) for name, pair in seen.items()}
+    found |= {name: often @ values.double() / len(scores) for name, values in by_image.items()}
     if labels.shape[1]:
         areas = [resampled_auroc(*column, often) for column in zip(scores.T, labels.T, strict=True)]
         found["auroc"] = torch.stack(areas).nanmean(0)

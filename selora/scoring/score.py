@@ -21,6 +21,7 @@ from selora.scoring.labels import LABELS, counted
 from selora.scoring.metrics import fid, finding_auroc, kid, kid_error, ms_ssim_within, prdc
 from selora.scoring.resampling import replicates
 
+KIDS = {"kid": "features", "kid_clip": "embeddings"}  # of what of `Seen` each is
 DIVERSITY = (6, 3)  # prompts, and images of each, for MS-SSIM: 18 images more to sample
 
 
@@ -38,6 +39,15 @@ def make_judges(encoder: str, clip: str, classifier: str, device: torch.device) 
     return Judges(make_encoder(encoder).to(device), CLIP(clip).to(device), make_classifier(classifier).to(device))
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Images as two encoders see them, one row each: features (N, F) of the encoder, and the CLIP's image embeddings
+    (N, D), so long that KID's kernel of two of them is (cosine + 1)^3. Of real ones the first is what KID is of."""
+
+    features: torch.Tensor
+    embeddings: torch.Tensor
+
+
 def distances(reference: torch.Tensor, generated: torch.Tensor) -> dict:
     """What two sets of features (N, F), (M, F) say of each other."""
     return {
@@ -48,15 +58,27 @@ def distances(reference: torch.Tensor, generated: torch.Tensor) -> dict:
     }
 
 
-def by_image(images: np.ndarray, examples: Sequence[Example], judges: Judges) -> pd.DataFrame:
+def compare(reference: Seen, generated: Seen) -> dict:
+    """What two sets of images say of each other by both encoders. kid_clip: KID of the CLIP's embeddings; a lead by one
+    encoder alone is that encoder's."""
+    by_clip = kid(reference.embeddings, generated.embeddings)
+    return distances(reference.features, generated.features) | {"kid_clip": by_clip}
+
+
+def see(images: np.ndarray, embeddings: torch.Tensor, judges: Judges) -> Seen:
+    """Images (N, H, W, 3) uint8, with their embeddings of unit length, as `Seen`."""
+    return Seen(features(judges.encoder, images), embeddings.shape[1] ** 0.5 * embeddings)
+
+
+def by_image(images: np.ndarray, examples: Sequence[Example], judges: Judges) -> tuple[pd.DataFrame, torch.Tensor]:
     """One row per image: id, clip (with its own prompt), clip_contrast (less that with others' prompts), and the
-    classifier's score of each finding."""
+    classifier's score of each finding; and the CLIP's embeddings of the images, (N, D)."""
     pairs = embed_pairs(judges.clip, images, [e.prompt for e in examples])
     table = pd.DataFrame(finding_scores(judges.classifier, images).numpy(), columns=LABELS)
     table.insert(0, "clip_contrast", contrasts(*pairs).numpy())
     table.insert(0, "clip", scores_of_pairs(*pairs).numpy())
     table.insert(0, "id", [e.id for e in examples])
-    return table
+    return table, pairs[0]
 
 
 def scores_and_labels(table: pd.DataFrame, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,8 +101,8 @@ def score_reference(
     judges: Judges,
     batch_size: int,
     cache: Path,
-) -> tuple[torch.Tensor, dict]:
-    """Features of the reference images, and the scores that bound every method's; computed once per data set.
+) -> tuple[Seen, dict]:
+    """The reference images as the encoders see them, and what bounds every method's scores; computed once a data set.
 
     Args:
         reference: images generated ones are compared with, (N, H, W, 3) uint8, and their examples.
@@ -88,26 +110,28 @@ def score_reference(
         cache: folder where the outcome is kept, under a hash of everything it depends on.
 
     Returns:
-        Features (N, F), and a record: floor (real vs real) and ceiling (the autoencoder limit: its reconstruction of
-        the reference, which no adapter of the denoiser can better; with `score_prompts`), each as `distances`, and
+        What is seen, and a record: floor (real vs real) and ceiling (the autoencoder limit: its reconstruction of
+        the reference, which no adapter of the denoiser can better; with `score_prompts`), each as `compare`, and
         reference (`score_prompts` of the reference images themselves).
     """
     digest = hashlib.sha256(reference.tobytes() + others.tobytes() + repr(examples).encode())
     for module in (judges.encoder, judges.clip, judges.classifier, vae):
         digest.update(hash_tensors(module.state_dict()))
-    path = cache / f"bounds-{digest.hexdigest()[:16]}.safetensors"
+    path = cache / f"limits-{digest.hexdigest()[:16]}.safetensors"
     if not path.exists():
-        real, other = features(judges.encoder, reference), features(judges.encoder, others)
         rebuilt = decode(vae, encode(vae, reference, batch_size), batch_size)
+        (table, seen), (rebuilt_table, rebuilt_seen) = (by_image(i, examples, judges) for i in (reference, rebuilt))
+        real = see(reference, seen, judges)
+        other = see(others, embed_pairs(judges.clip, others, [""] * len(others))[0], judges)
+        as_many = Seen(real.features[: len(others)], real.embeddings[: len(others)])
         record = {
-            "floor": distances(real[: len(other)], other),
-            "ceiling": distances(real, features(judges.encoder, rebuilt))
-            | score_prompts(by_image(rebuilt, examples, judges), examples),
-            "reference": score_prompts(by_image(reference, examples, judges), examples),
+            "floor": compare(as_many, other),
+            "ceiling": compare(real, see(rebuilt, rebuilt_seen, judges)) | score_prompts(rebuilt_table, examples),
+            "reference": score_prompts(table, examples),
         }
-        save_checkpoint(path, {"features": real}, record)
+        save_checkpoint(path, vars(real), record)
     tensors, record = load_checkpoint(path)
-    return tensors["features"], record
+    return Seen(**tensors), record
 
 
 def cached_features(encoder: Encoder, images: np.ndarray, cache: Path) -> torch.Tensor:
@@ -120,19 +144,21 @@ def cached_features(encoder: Encoder, images: np.ndarray, cache: Path) -> torch.
 
 
 def score(
-    images: np.ndarray, examples: Sequence[Example], groups: np.ndarray, reference: torch.Tensor, judges: Judges
+    images: np.ndarray, examples: Sequence[Example], groups: np.ndarray, reference: Seen, judges: Judges
 ) -> tuple[dict, dict, pd.DataFrame]:
     """All scores of generated images (N, H, W, 3) uint8, their `replicates`, and the table behind them, by image.
 
     Args:
         examples: whose prompts the images were made for.
         groups: several images of each of some prompts (P, M, H, W, 3), for diversity.
-        reference: features (N, F) of the real images, those of the examples.
+        reference: the real images, those of the examples.
     """
-    table, generated = by_image(images, examples, judges), features(judges.encoder, images)
-    found = distances(reference, generated) | score_prompts(table, examples)
+    table, seen = by_image(images, examples, judges)
+    generated = see(images, seen, judges)
+    found = compare(reference, generated) | score_prompts(table, examples)
     columns = [LABELS.index(record["finding"]) for record in counted(found["findings"])]
     scores, labels = (values[:, columns] for values in scores_and_labels(table, examples))
     by_prompt = {name: torch.from_numpy(table[name].to_numpy(copy=True)) for name in ("clip", "clip_contrast")}
-    drawn = replicates(reference, generated, by_prompt, scores, labels)
+    pairs = {name: (vars(reference)[of], vars(generated)[of]) for name, of in KIDS.items()}
+    drawn = replicates(pairs, by_prompt, scores, labels)
     return found | {"ms_ssim": ms_ssim_within(groups), "n": len(images)}, drawn, table

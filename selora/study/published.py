@@ -48,4 +48,6 @@ def said_time(runs: Sequence[Run]) -> str:
         return f"{words}; how long that takes is not known, none of them was published."
     minutes = sum(seconds) / len(seconds) * len(runs) / 60  # those without a published run count as the mean
     devices = ", ".join(sorted({record["device"] for record in records}))
-    return f"{words}: about {minutes:.0f} min, if they take as long as the published ones did ({devices})."
+    return (
+        f"{words}: about {minutes:.0f} min one after the other, if they take as long as the published did ({devices})."
+    )

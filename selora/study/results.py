@@ -70,7 +70,7 @@ def folder_of(results: Path, dataset: str, method: str, seed: int) -> Path:
 def finished_runs(folder: Path) -> pd.DataFrame:
     """All finished runs below a profile's results folder, one row each, as their result.json has them.
 
-    `bootstrap` is an empty record in runs made before there was one; `auroc` is the mean over findings.
+    Runs made before there was one have an empty `bootstrap`, and no `kid_clip`; `auroc` is the mean over findings.
     """
     runs = [read_json(path) for path in sorted(folder.glob("runs/*/*/*/result.json"))]
-    return pd.DataFrame([{"bootstrap": {}, **run, "auroc": mean_auroc(run)} for run in runs])
+    return pd.DataFrame([{"bootstrap": {}, "kid_clip": float("nan"), **run, "auroc": mean_auroc(run)} for run in runs])

@@ -13,6 +13,7 @@ from selora.scoring.classifier import weights_of_pickled
 from selora.scoring.encoders import ENCODERS, features, make_encoder
 from selora.scoring.metrics import auroc, auroc_interval, fid, finding_auroc, kid, kid_error, ms_ssim_within, prdc
 from selora.scoring.resampling import DRAWS, replicates, resampled_auroc, resampled_kid, resamples
+from selora.scoring.score import Seen, compare
 
 
 def two_sets(shift: float):
@@ -164,15 +165,15 @@ def test_replicates_leave_out_findings_that_were_not_drawn():
     labels = torch.zeros(12, 2, dtype=torch.bool)
     labels[:6, 0] = labels[11, 1] = True
     features = torch.randn(2, 12, 6, generator=generator)
-    found, often = replicates(*features, {"clip": clip}, scores, labels), resamples(12)
+    found, often = replicates({"kid": features}, {"clip": clip}, scores, labels), resamples(12)
     assert {name: len(drawn) for name, drawn in found.items()} == {"kid": DRAWS, "clip": DRAWS, "auroc": DRAWS}
     lacking = int((often[:, 11] == 0).nonzero()[0])
     alone = resampled_auroc(scores[:, 0], labels[:, 0], often)[lacking].item()
     assert found["auroc"][lacking] == pytest.approx(alone, rel=1e-5)
     drawn = torch.arange(12).repeat_interleave(often[3].long())
     assert found["clip"][3] == pytest.approx(clip[drawn].mean().item(), rel=1e-5)
-    assert replicates(*features, {}, scores[:, 1:], labels[:, 1:])["auroc"][lacking] is None
-    assert "auroc" not in replicates(*features, {}, scores[:, :0], labels[:, :0])
+    assert replicates({"kid": features}, {}, scores[:, 1:], labels[:, 1:])["auroc"][lacking] is None
+    assert "auroc" not in replicates({}, {}, scores[:, :0], labels[:, :0])
 
 
 def test_findings_that_few_images_have_get_no_figure():
@@ -207,3 +208,17 @@ def test_an_encoder_that_is_not_here_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
     with pytest.raises(RuntimeError, match="'inception' is not on this machine .* no download: efficientnet-l"):
         make_encoder("inception")
+
+
+def test_kid_by_clip_is_that_of_the_cosine_of_two_pictures():
+    """Brute force over pairs, whatever the width of the embeddings."""
+    generator = torch.Generator().manual_seed(0)
+    one, two = (torch.nn.functional.normalize(torch.randn(9, 5, generator=generator) + x) for x in (0, 0.5))
+
+    def mean(x, y, same):
+        return np.mean(
+            [(a @ b + 1).item() ** 3 for i, a in enumerate(x) for j, b in enumerate(y) if not same or i != j]
+        )
+
+    found = compare(*(Seen(torch.randn(9, 6, generator=generator), 5**0.5 * x) for x in (one, two)))
+    assert found["kid_clip"] == pytest.approx(mean(one, one, True) + mean(two, two, True) - 2 * mean(one, two, False))

@@ -182,7 +182,7 @@ def test_one_removed_run_is_made_again_alone_and_alike(smoke):
     after = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/*/*/result.json")}
     assert {path for path in after if after[path] != before[path]} == {removed / "result.json"}
     new = json.loads((removed / "result.json").read_text())
-    for name in ("fid", "kid", "clip", "ms_ssim", "best_step", "unet_params"):
+    for name in ("fid", "kid", "kid_clip", "clip", "ms_ssim", "best_step", "unet_params"):
         assert new[name] == pytest.approx(old[name], rel=1e-6)
 
 

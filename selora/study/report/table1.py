@@ -11,7 +11,7 @@ from selora.study.report.comparison import BETTER, against, marks
 from selora.study.report.table1_text import latex, markdown
 from selora.study.results import finished_runs
 
-MEASURED = ("fid", "kid", "clip", "auroc")
+MEASURED = ("fid", "kid", "kid_clip", "clip", "auroc")
 SCORING = ("encoder", "clip", "classifier", "images", "resolution", "base_model", "sampling_steps", "guidance_scale")
 
 

@@ -14,16 +14,17 @@ from selora.study.report.table1 import collect, table1, write_table1
 from selora.study.report.table1_text import escaped
 
 COLUMNS = (
-    "dataset method n_seeds fid_mean fid_std kid_mean kid_std clip_mean clip_std auroc_mean auroc_std unet_params "
-    "text_encoder_params unet_pct text_encoder_pct train_seconds peak_memory_mb kid_diff kid_diff_low kid_diff_high "
-    "kid_diff_p clip_diff clip_diff_low clip_diff_high clip_diff_p auroc_diff auroc_diff_low auroc_diff_high "
-    "auroc_diff_p kid_best clip_best auroc_best"
+    "dataset method n_seeds fid_mean fid_std kid_mean kid_std kid_clip_mean kid_clip_std clip_mean clip_std "
+    "auroc_mean auroc_std unet_params text_encoder_params unet_pct text_encoder_pct train_seconds peak_memory_mb "
+    "kid_diff kid_diff_low kid_diff_high kid_diff_p kid_clip_diff kid_clip_diff_low kid_clip_diff_high "
+    "kid_clip_diff_p clip_diff clip_diff_low clip_diff_high clip_diff_p auroc_diff auroc_diff_low auroc_diff_high "
+    "auroc_diff_p kid_best kid_clip_best clip_best auroc_best"
 ).split()
 
 
 def write_run(results, method: str, seed: int, kid: float, bootstrap: dict) -> None:
     result = {
-        "dataset": "iu-drr", "method": method, "seed": seed, "n": 100, "fid": 100 * kid, "kid": kid,
+        "dataset": "iu-drr", "method": method, "seed": seed, "n": 100, "fid": 100 * kid, "kid": kid, "kid_clip": 0.05,
         "clip": 20.0, "findings": [{"finding": "nodule", "auroc": 0.6}, {"finding": "nodule, left", "auroc": 0.1}],
         "floor": {"fid": 4.0, "kid": -0.001}, "ceiling": {"fid": 2.0, "kid": 0.01, "clip": 30.0, "findings": []},
         "reference": {"clip": 31.0, "findings": [{"finding": "nodule", "auroc": 0.9}]},
@@ -109,8 +110,8 @@ def test_the_caption_names_what_a_reader_must_know(folder):
         "| Montgomery County CXR | SeLoRA | 205.54 ± 9.56 | 26.38 ± 0.04 |",
     ):
         assert words in text
-    assert "| iu-drr | selora | 2 | 20.0 ± 14.1 | 200.0 ± 141.4 | - | 20.0 ± 0.0 | 0.600 ± 0.000 |" in text
-    assert "| *real vs real* |  | 4.0 | -1.0 |  | 31.0 | 0.900 |" in text
+    assert "| iu-drr | selora | 2 | 20.0 ± 14.1 | 200.0 ± 141.4 | - | 50.0 ± 0.0 | 20.0 ± 0.0 | 0.600 ± 0.000 |" in text
+    assert "| *real vs real* |  | 4.0 | -1.0 |  | - | 31.0 | 0.900 |" in text
 
 
 def test_adapters_of_fewer_seeds_are_named_as_without_a_mark(compared):
@@ -250,7 +251,7 @@ def test_latex_says_the_same_in_its_own_signs(compared):
         assert text.count(rf"\begin{{{opened}}}") == text.count(rf"\end{{{opened}}}") == 2
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
     rows = [line.split(" & ") for line in text.splitlines() if line.endswith(r"\\")]
-    assert {len(row) for row in rows} == {12, 6}
+    assert {len(row) for row in rows} == {13, 6}
 
 
 def test_a_list_of_numbers_is_one_line_and_reads_back(tmp_path):
