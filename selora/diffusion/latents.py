@@ -82,7 +82,7 @@ def cached_latents(vae: AutoencoderKL, examples: Sequence[Example], size: int, c
     weights = vae.state_dict().items()
     model = hash_tensors({k: v for k, v in weights if not k.startswith(("decoder", "post_quant_conv"))})
     own = {name: value for name, value in vae.config.items() if not name.startswith("_")}  # less where it was read from
-    model += repr((size, own, readers())).encode()
+    model += repr((size, own, readers(), "one thread")).encode()
     parts = [examples[start : start + SHARD] for start in range(0, len(examples), SHARD)]
     paths = [cache / f"latents-{hashlib.sha256(model + stamps(part)).hexdigest()[:16]}.npy" for part in parts]
     this = machine.state()
@@ -91,7 +91,8 @@ def cached_latents(vae: AutoencoderKL, examples: Sequence[Example], size: int, c
         if path.exists():
             continue
         pictures = (load_images(part[i : i + batch_size], size) for i in range(0, len(part), batch_size))
-        latents = torch.cat([encode(vae, images, batch_size) for images in pictures])
+        with machine.one_thread():
+            latents = torch.cat([encode(vae, images, batch_size) for images in pictures])
         with replacing(path) as partial, partial.open("wb") as file:
             np.save(file, latents.numpy())
     this.wait_for_everyone()

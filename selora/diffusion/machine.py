@@ -5,7 +5,8 @@ all. A single process is its own share, and nothing here costs it anything.
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -51,6 +52,18 @@ def average(tensors: Iterable[torch.Tensor]) -> None:
         flat = reduce(torch.cat([t.flatten() for t in tensors]), "mean")
         for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one core: the last digits of sums follow how many threads share them, and what is computed once for
+    all runs must not follow the machine, or the first run that asked for it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def place(pipe: StableDiffusionPipeline, precision: str) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from selora.data.example import Example
 from selora.diffusion.checkpoint import hash_tensors, load_checkpoint, save_checkpoint
 from selora.diffusion.latents import decode, encode
+from selora.diffusion.machine import one_thread
 from selora.scoring.classifier import finding_scores, label_matrix, make_classifier
 from selora.scoring.clip import CLIP, contrasts, embed_pairs, scores_of_pairs
 from selora.scoring.encoders import Encoder, features, make_encoder
@@ -93,6 +94,7 @@ def score_prompts(table: pd.DataFrame, examples: Sequence[Example]) -> dict:
     return {name: float(table[name].mean()) for name in ("clip", "clip_contrast")} | {"findings": found}
 
 
+@one_thread()
 def score_reference(
     vae: AutoencoderKL,
     reference: np.ndarray,
@@ -134,6 +136,7 @@ def score_reference(
     return Seen(**tensors), record
 
 
+@one_thread()
 def cached_features(encoder: Encoder, images: np.ndarray, cache: Path) -> torch.Tensor:
     """`features` of real images, kept in folder `cache` under a hash of the images and of the encoder's weights."""
     digest = hashlib.sha256(images.tobytes() + hash_tensors(encoder.state_dict()))

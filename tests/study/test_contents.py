@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from conftest import tiny_pipeline
+from diffusers import AutoencoderKL
 from PIL import Image
 
 from selora.data.example import Example
@@ -129,6 +131,20 @@ def test_latents_of_a_replaced_picture_or_another_autoencoder_are_made_anew(fold
     vae.register_to_config(shift_factor=0.1)
     cached_latents(vae, examples, 16, cache, 2)
     assert len(list(cache.iterdir())) == 3
+
+
+def test_latents_kept_for_all_runs_do_not_follow_how_many_threads_made_them(tmp_path):
+    """The sums of a convolution do, in their last digits, and with them all that is trained on it."""
+    vae = AutoencoderKL.from_pretrained(REPOSITORY / "data" / "mini-sd", subfolder="vae")
+    paths = sorted((REPOSITORY / "data" / "montgomery-drr" / "images").iterdir())[:4]
+    found, before = [], torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        examples = [Example(path.stem, path, "", ()) for path in paths]
+        found.append(cached_latents(vae, examples, 128, tmp_path / str(threads), 4)[:])
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("profile", ["quick"])
