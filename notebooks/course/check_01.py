@@ -26,7 +26,7 @@ def exercise_1(t) -> bool:
         return verdict(False, "timesteps go from 0 to 999, and the last is all but noise.")
     alpha, sigma = schedule()
     if alpha[t] <= sigma[t]:
-        return verdict(False, f"at {t} the noise has the larger part already.")
+        return verdict(False, f"at {t} the noise already has the larger part.")
     return verdict(alpha[t + 1] <= sigma[t + 1], f"at {t + 1} the picture's part is larger still.")
 
 
@@ -36,7 +36,7 @@ def exercise_2(velocity_from_noise) -> bool:
         x0, noise = draws(t)
         found = velocity_from_noise((alpha[t] * x0 + sigma[t] * noise).float(), noise, t)
         if not close(found, alpha[t] * noise - sigma[t] * x0, tolerance=1e-4):
-            return verdict(False, f"at t = {t} the velocity is another.")
+            return verdict(False, f"at t = {t} the velocity is a different one.")
     return verdict(True, "")
 
 
@@ -53,7 +53,7 @@ def exercise_3(other_errors) -> bool:
             return verdict(False, "the function returns a pair, the errors of noise and picture.")
         for name, one, other in zip(("noise", "picture"), found, (noise_error, picture_error), strict=True):
             if not close(one, other, tolerance=1e-4):
-                return verdict(False, f"at t = {t} the error of the {name} is another.")
+                return verdict(False, f"at t = {t} the error of the {name} is a different one.")
     return verdict(True, "")
 
 
@@ -70,7 +70,7 @@ def exercise_4(noisy_step) -> bool:
         eta = part * sigma[s].item() * (1 - 1e-6)
         of_noise = noisy_step(x_t, v, t, s, eta, fresh).double() - alpha[s] * x0  # the velocity is right, so x0 is
         if not close((of_noise * fresh).mean() / fresh.square().mean(), eta, tolerance=0.05):
-            return verdict(False, f"the fresh noise enters with another factor than eta = {eta:.3f}.")
+            return verdict(False, f"the fresh noise enters with a factor other than eta = {eta:.3f}.")
         if not close(of_noise.std(), sigma[s], tolerance=0.02):
             return verdict(False, f"the noise at s should have the size {sigma[s]:.3f} and has {of_noise.std():.3f}.")
     return verdict(True, "")

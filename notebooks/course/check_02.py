@@ -55,7 +55,7 @@ def exercise_3(folded) -> bool:
         if type(plain) is not nn.Linear:
             return verdict(False, "the function returns an nn.Linear.")
         if not close(plain(x).detach(), layer(x).detach(), tolerance=1e-5):
-            return verdict(False, f"its output is another, with lora_alpha 3, r 2 and {'a' if bias else 'no'} bias.")
+            return verdict(False, f"its output differs, with lora_alpha 3, r 2 and {'a' if bias else 'no'} bias.")
         if any((layer.state_dict()[name] != value).any() for name, value in before.items()):
             return verdict(False, "the layer itself was changed.")
     return verdict(True, "")

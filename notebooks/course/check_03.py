@@ -73,7 +73,7 @@ def exercise_3(candidate_score) -> bool:
         return verdict(False, "that squares each token by itself; the gradient of a sample is a sum over its tokens.")
     if close(found, len(x) * expected):
         return verdict(False, "nearly: Eq. 3 is a mean over samples, not a sum.")
-    return verdict(close(found, expected), "autograd, one backward pass a sample, finds another number.")
+    return verdict(close(found, expected), "autograd, one backward pass per sample, finds a different number.")
 
 
 def exercise_4(target, W0, A, B, K, x) -> bool:

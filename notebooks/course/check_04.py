@@ -25,7 +25,7 @@ def exercise_2(effective_rank) -> bool:
         B = torch.nn.Parameter(columns[:, :7].clone())
         if not close(effective_rank(A, B, 0.1), true):
             return verdict(
-                False, f"a product with {true} singular values of 2 and {7 - true} of 0.01 has another number."
+                False, f"a product with {true} singular values of 2 and {7 - true} of 0.01 has a different number."
             )
     return verdict(True, "")
 
@@ -62,4 +62,4 @@ def exercise_4(agreement) -> bool:
         return verdict(False, f"noise should give 1 on average, and gives {mean:.2f}.")
     x, delta = torch.randn(8, 6, generator=draw), torch.randn(8, 5, generator=draw)
     same = close(agreement(x, 3 * delta, A, B, K), agreement(x, delta, A, B, K), tolerance=1e-4)
-    return verdict(same, "with all errors three times as large it is another number.")
+    return verdict(same, "with all errors three times as large it gives a different number.")

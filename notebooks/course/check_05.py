@@ -78,4 +78,4 @@ def exercise_4(slow_score) -> bool:
     found = slow_score(layer, losses)
     if close(found, len(x) * expected):
         return verdict(False, "nearly: Eq. 3 is a mean over samples, not a sum.")
-    return verdict(close(found, expected), "`selora.fisher` finds another number on a small layer.")
+    return verdict(close(found, expected), "`selora.fisher` finds a different number on a small layer.")

@@ -73,7 +73,7 @@ def exercise_4(grow_on: Callable[[torch.Tensor, torch.Tensor], bool]) -> bool:
     small = torch.full((50,), 1.0)
     lucky = small - 0.01 * torch.tensor([11.0, -9.0]).repeat(25)  # a gain far within its own spread
     if not wrong and grow_on(small, lucky):
-        return verdict(False, "it takes a gain for real that is smaller than its own standard error")
+        return verdict(False, "it takes as real a gain that is smaller than its own standard error")
     return verdict(not wrong, f"your rule stops at rank {', '.join(wrong)}")
 
 

@@ -57,7 +57,7 @@ def exercise_4(front: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> bool:
         expected = [not any(p <= q and k <= m and (p, k) != (q, m) for p, k in points) for q, m in points]
         if list(front(parameters, kid)) != expected:
             return verdict(
-                False, f"of {len(points)} random methods {sum(expected)} are not dominated, others than yours"
+                False, f"of {len(points)} random methods {sum(expected)} are not dominated, and not those you name"
             )
     return verdict(True, "")
 

@@ -37,13 +37,13 @@ def exercise_2(is_circular: Callable[[Callable[[float], float]], bool]) -> bool:
     """A recount that returns what it was given is circular; one that does not look, or mostly disagrees, is none."""
     for c in np.random.default_rng(2).uniform(0.01, 1, 20):
         if is_circular(lambda printed, c=c: float(c)):
-            return verdict(False, "a recount that never looks at the printed number is no circle")
+            return verdict(False, "a recount that never looks at the printed number is not circular")
         if not is_circular(lambda printed, c=c: (printed * c) / c):
             return verdict(
                 False, "a recount that solves for something and puts it back agrees with whatever is printed"
             )
     if is_circular(lambda printed: min(printed, 0.3)) or is_circular(lambda printed: max(printed, 0.3)):
-        return verdict(False, "a recount that agrees with some printed numbers only could have failed")
+        return verdict(False, "a recount that agrees with only some printed numbers could have failed")
     return verdict(True, "")
 
 
