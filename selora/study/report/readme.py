@@ -14,7 +14,7 @@ from selora.study.report.table1_text import interval, spread
 README = REPOSITORY / "README.md"
 NAMES = {"base": "base, not fine-tuned", "full": "full fine-tune", "lora": "LoRA r 4", "dylora": "DyLoRA",
          "adalora": "AdaLoRA 6 to 4", "selora": "SeLoRA"}  # fmt: skip
-OTHERS = {"lora": "LoRA", "lora-matched": "LoRA of one rank with as many", "selora-random": "random layers' growth"}
+OTHERS = {"lora": "LoRA", "lora-matched": "LoRA of even ranks with as many", "selora-random": "random layers' growth"}
 HEADINGS = ("KID x 1000 ↓", "CLIP score ↑", "finding AUROC ↑", "parameters")
 
 
