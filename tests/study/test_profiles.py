@@ -116,6 +116,15 @@ def test_a_run_is_determined_by_its_own_settings_only():
     assert profile.run_settings("iu-drr", "lora") != faster.run_settings("iu-drr", "lora")
 
 
+def test_a_run_is_determined_by_the_settings_of_those_it_builds_on():
+    """Of one method they stand alone, as in finished runs; of several by method."""
+    profile = load_profile("smoke")
+    selora, gora = (profile.run_settings("iu-drr", method)["method"] for method in ("selora", "gora"))
+    assert profile.run_settings("iu-drr", "lora-matched")["needs"] == selora
+    assert profile.run_settings("iu-drr", "ranks-gora")["needs"] == {"selora": selora, "gora": gora}
+    assert "needs" not in profile.run_settings("iu-drr", "gora")
+
+
 def test_a_run_too_short_for_a_single_test_is_refused():
     profile = replace(load_profile("smoke"), steps={"other": 5}, method_settings={"selora": {"interval": 6}})
     for method in ("selora", "selora-random"):

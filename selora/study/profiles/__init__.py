@@ -140,8 +140,10 @@ class Profile:
                 f"profile {self.name}: {base} would never grow: its interval is {own['interval']}, and {dataset} gets "
                 f"{steps} steps"
             )
-        needs = {"needs": self.run_settings(dataset, BUILDS_ON[base])["method"]} if base in BUILDS_ON else {}
-        return settings | needs | {"steps": steps, "method": own}
+        needs = {other: self.run_settings(dataset, other)["method"] for other in BUILDS_ON.get(base, ())}
+        if len(needs) == 1:  # as finished runs have it
+            (needs,) = needs.values()
+        return settings | ({"needs": needs} if needs else {}) | {"steps": steps, "method": own}
 
     def steps_of(self, dataset: str) -> int:
         """The training steps of a run on a data set."""
