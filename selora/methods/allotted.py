@@ -6,6 +6,7 @@ with, or in proportion to a layer's size. What does not add up to SeLoRA's numbe
 """
 
 from collections.abc import Mapping, Sequence
+from zlib import crc32
 
 import torch
 from torch import nn
@@ -26,18 +27,17 @@ class AllottedLoRA(LoRA):
         way = self.settings["allocation"]
         if way not in {**ALLOCATIONS, **self.earlier}:
             raise ValueError(f"unknown allocation '{way}': choose from {', '.join([*ALLOCATIONS, *self.earlier])}")
-        for i, (network, model) in enumerate(networks.items()):
+        # drawn for each way anew: only so could each have had the score of any other, which `analysis.budgets` tests
+        draw = generator(self.seed, STREAM, crc32(way.encode()))
+        for network, model in networks.items():
             add_lora(model, 1, self.seed)
             layers = lora_layers(model)
             sizes = [layer.in_features + layer.out_features for layer in layers.values()]
             grown, taken = (self.ranks(name, network, layers) for name in ("selora", way))
-            draw = generator(self.seed, STREAM, i)
             wishes = taken or ALLOCATIONS[way](grown, sizes, draw)
             budget = sum(rank * size for rank, size in zip(grown, sizes, strict=True))
-            allotted = to_budget(wishes, sizes, budget, draw)
-            for j, (name, rank) in enumerate(zip(layers, allotted, strict=True)):
-                # a draw for each layer: whatever the ranks, the first rows of its A are the same
-                set_rank(model, name, rank, generator(self.seed, STREAM, i, j), drawn(self.earlier))
+            for name, rank in zip(layers, to_budget(wishes, sizes, budget, draw), strict=True):
+                set_rank(model, name, rank, draw, drawn(self.earlier))
 
     def ranks(self, method: str, network: str, layers: Sequence[str]) -> list[int]:
         """The ranks that an earlier run ended with in some layers of a network; [] where there is no such run."""

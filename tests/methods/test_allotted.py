@@ -96,13 +96,17 @@ def test_each_arm_has_seloras_parameters_and_draws_a_as_selora(name, allotted, e
             assert (6 / A.shape[1]) ** 0.5 * 0.5 < A.abs().max() <= (6 / A.shape[1]) ** 0.5
 
 
-def test_arms_share_the_rows_of_a_that_they_have_in_common(allotted):
+def test_each_arm_draws_its_own_a_and_the_same_one_again(base, allotted, earlier):
+    pipe = deepcopy(base)
+    again = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
+    make_method("ranks-selora", {}, seed=3, steps=1, earlier=earlier).attach(again)
     for network, model in allotted["ranks-selora"].items():
-        others = lora_layers(allotted["ranks-gora"][network])
-        for name, layer in lora_layers(model).items():
-            A, other = layer.lora_A[ADAPTER].weight, others[name].lora_A[ADAPTER].weight
-            both = min(len(A), len(other))
-            assert torch.equal(A[:both], other[:both])
+        for name in lora_layers(model):
+            A, same, other = (
+                lora_layers(nets[network])[name].lora_A[ADAPTER].weight
+                for nets in (allotted["ranks-selora"], again, allotted["ranks-gora"])
+            )
+            assert torch.equal(A, same) and not torch.equal(A[0], other[0])
 
 
 def test_another_methods_ranks_keep_their_proportions(allotted, earlier):

@@ -46,6 +46,7 @@ def test_methods_choose_the_notebooks():
     always = ["11_controls", "12_table1", "13_samples", "14_audit", "15_elsewhere"]
     assert stems == ["01_data", "02_base", "04_lora", *always]
     assert "08_further" in [path.stem for path in numbered(["base", "eva"])]
+    assert "16_budgets" in [path.stem for path in numbered(["ranks-gora"])]
     assert set(METHODS_OF) < {path.stem for path in BOOKS}
 
 
