@@ -34,12 +34,14 @@ DRAWS = 9999  # permutations
 def collect(folder: Path) -> pd.DataFrame:
     """The finished runs of `OWN` and of `OTHERS` in a results folder, of the data sets and seeds that have the former.
 
-    Columns: dataset, method, seed, parameters of each network, best_val_loss, kid, bootstrap. No rows without runs.
+    Columns: dataset, method, seed, parameters of each network, learning_rate, best_val_loss, kid, bootstrap. No rows
+    without runs.
     """
-    columns = ["dataset", "method", "seed", *SIZES, *SCORES, "bootstrap"]
+    columns = ["dataset", "method", "seed", *SIZES, "learning_rate", *SCORES, "bootstrap"]
     runs = finished_runs(folder)
     if runs.empty:
         return pd.DataFrame(columns=columns)
+    runs = runs.assign(learning_rate=[s["method"].get("learning_rate", s["learning_rate"]) for s in runs.settings])
     own = runs[runs.method == OWN][["dataset", "seed"]]
     runs = runs[runs.method.isin([OWN, *OTHERS])][columns].merge(own, on=["dataset", "seed"])
     order = [OWN, *OTHERS]
@@ -49,10 +51,8 @@ def collect(folder: Path) -> pd.DataFrame:
 
 
 def off_budget(runs: pd.DataFrame) -> pd.DataFrame:
-    """By how much the parameters of one data set's runs differ from SeLoRA's of the same seed, at most, in per cent.
-
-    One row per method, one column per network.
-    """
+    """By how much, at most, the parameters of one data set's runs differ from SeLoRA's of the same seed, in per cent: a
+    row per method, a column per network."""
     own = runs[runs.method == OWN].set_index("seed")[[*SIZES]]  # exactly SeLoRA's
     shares = runs.set_index("seed")[[*SIZES]] / own.loc[runs.seed] - 1
     return (100 * shares.abs()).groupby(runs.method.to_numpy(), sort=False).max()

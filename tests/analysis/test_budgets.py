@@ -136,6 +136,9 @@ def test_only_seeds_with_seloras_own_ranks_are_collected(tmp_path):
     for method, seed in ((OWN, 1), ("lora", 1), ("lora-matched", 0), ("lora-matched", 1), ("selora", 1)):
         result = {"dataset": "iu-drr", "method": method, "seed": seed, "kid": 0.1, "best_val_loss": 1.0, "findings": []}
         sizes = {"unet_params": 1, "text_encoder_params": 1}
-        write_json(tmp_path / "runs" / "iu-drr" / method / f"seed{seed}" / "result.json", result | sizes)
+        own = {"learning_rate": 0.02} if method == OWN else {}
+        written = result | sizes | {"settings": {"learning_rate": 0.01, "method": own}}
+        write_json(tmp_path / "runs" / "iu-drr" / method / f"seed{seed}" / "result.json", written)
     found = collect(tmp_path)
     assert list(zip(found.method, found.seed, strict=True)) == [(OWN, 1), ("selora", 1), ("lora-matched", 1)]
+    assert found.learning_rate.to_list() == [0.02, 0.01, 0.01]
