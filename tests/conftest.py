@@ -24,7 +24,7 @@ from selora.adapters import kind, ranks
 from selora.diffusion.draws import look_batches
 from selora.diffusion.loop import train
 from selora.diffusion.method import Earlier
-from selora.methods import make_method
+from selora.methods import METHODS, make_method
 
 torch.set_num_threads(1)  # models this small only wait for a second thread
 
@@ -228,6 +228,11 @@ SETTINGS = {
     "sora": {"shrinkage": 0.1},  # in so few steps all gates would close
     "vera": {"r": 8},
 }
+
+
+# all that need no other package; of the LoRAs that differ in their ranks alone, one
+RANKS_ALONE = {name for name in METHODS if name.startswith("ranks-")} - {"ranks-selora"}
+TRAINED = [name for name in METHODS if name not in ("base", "qlora", *RANKS_ALONE)]
 
 
 class Killed(Exception):
