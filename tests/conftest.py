@@ -1,6 +1,7 @@
 """A whole Stable Diffusion in miniature: the real classes, random weights, a few thousand parameters, no download."""
 
 import os
+import random
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before diffusers and transformers are imported
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -19,11 +20,11 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from selora import SeLoRA, linear_layers
-from selora.adapters import ranks
+from selora.adapters import kind, ranks
 from selora.diffusion.draws import look_batches
 from selora.diffusion.loop import train
 from selora.diffusion.method import Earlier
-from selora.methods import make_method
+from selora.methods import METHODS, make_method
 
 torch.set_num_threads(1)  # models this small only wait for a second thread
 
@@ -229,6 +230,11 @@ SETTINGS = {
 }
 
 
+# all that need no other package; of the LoRAs that differ in their ranks alone, one
+RANKS_ALONE = {name for name in METHODS if name.startswith("ranks-")} - {"ranks-selora"}
+TRAINED = [name for name in METHODS if name not in ("base", "qlora", *RANKS_ALONE)]
+
+
 class Killed(Exception):
     pass
 
@@ -248,8 +254,8 @@ def data():
 
 
 @pytest.fixture(scope="session")
-def earlier(base) -> Earlier:
-    """A finished SeLoRA run of the tiny pipeline, as far as its controls read it."""
+def earlier(base) -> dict[str, Earlier]:
+    """A finished SeLoRA run of the tiny pipeline, as far as its controls read it, and ranks of two other methods'."""
     grown = {"unet": linear_layers(base.unet)[:5], "text_encoder": linear_layers(base.text_encoder)[:3]}
     tests = [
         {"step": step, "network": network, "layer": layer, "fi_ratio": 1.2, "rank": 2, "expanded": True}
@@ -257,10 +263,20 @@ def earlier(base) -> Earlier:
         for network, layers in grown.items()
         for layer in layers
     ]
-    return Earlier(
-        {"unet_params": 9000, "text_encoder_params": 2000, "settings": {"method": {"rank": 1, "init": "kaiming"}}},
-        tests,
-    )
+    found = {"unet_params": 9000, "text_encoder_params": 2000, "settings": {"method": {"rank": 1, "init": "kaiming"}}}
+    draw = random.Random(0)
+    ended = {
+        method: [
+            {"network": network, "layer": layer, "kind": kind(layer), "rank": draw.randint(1, most)}
+            for network in grown
+            for layer in linear_layers(getattr(base, network))
+        ]
+        for method, most in (("selora", 5), ("increlora", 9), ("gora", 16))
+    }
+    return {
+        method: Earlier(found if method == "selora" else {}, tests if method == "selora" else [], rows)
+        for method, rows in ended.items()
+    }
 
 
 def run(base, name, data, checkpoint, earlier=None, kill_at=None, **changes):

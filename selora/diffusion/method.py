@@ -11,10 +11,11 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Earlier:
-    """What a method may read of the finished run that it builds on, of the same data set and seed."""
+    """What a method may read of a finished run that it builds on, of the same data set and seed."""
 
     result: dict  # its result.json
-    expansions: list[dict]  # the records of all its tests, as `Method.after_step` returns them
+    expansions: list[dict]  # the records of all its tests, as `Method.after_step` returns them; [] of one without
+    ranks: list[dict]  # of the layers of its scored weights, the rows of ranks.csv
 
 
 class Method:
@@ -24,14 +25,14 @@ class Method:
         settings: all settings of the method, by name.
         seed: of all its random choices.
         steps: of the run, for methods with a schedule.
-        earlier: the finished run that the method builds on, if it does (`methods.BUILDS_ON`).
+        earlier: the finished runs that the method builds on, if it does (`methods.BUILDS_ON`), by their method.
     """
 
     trains = True  # False: the networks are scored as they are
     divisible = True  # False: a batch must go through the networks whole, in one process
 
-    def __init__(self, settings: dict, seed: int, steps: int, earlier: Earlier | None = None):
-        self.settings, self.seed, self.steps, self.earlier = settings, seed, steps, earlier
+    def __init__(self, settings: dict, seed: int, steps: int, earlier: Mapping[str, Earlier] | None = None):
+        self.settings, self.seed, self.steps, self.earlier = settings, seed, steps, earlier or {}
 
     def inspect(self, networks: Mapping[str, nn.Module], batches: Iterable[dict[str, torch.Tensor]]) -> None:
         """Look at the untouched networks with a few training batches, before anything is attached: noisy latents

@@ -54,6 +54,34 @@ def kid_points(runs: pd.DataFrame) -> Figure:
     return figure
 
 
+def seed_differences(pairs: pd.DataFrame, table: pd.DataFrame, words: Mapping[str, str], title: str) -> Figure:
+    """Differences of methods from one of them, a panel for each score: a point for each seed, a bar at their mean, and
+    a line for the 95 % interval where there is one.
+
+    Args:
+        pairs: method, score, seed, difference; table: method, score, difference, low, high, their means over seeds.
+        words: what the methods are called, from top to bottom.
+    """
+    scores, methods = list(dict.fromkeys(table.score)), [method for method in words if method in set(table.method)]
+    figure, axes = plt.subplots(
+        1, len(scores), figsize=(3 + 3 * len(scores), 1.2 + 0.3 * len(methods)), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axis, score in zip(axes[0], scores, strict=True):
+        seeds, means = pairs[pairs.score == score], table[table.score == score]
+        place = means.method.map(methods.index)
+        axis.axvline(0, color="0.5", linestyle=":")
+        axis.hlines(place, means.low, means.high, color=COLOURS[0])
+        axis.vlines(means.difference, place - 0.3, place + 0.3, color=COLOURS[0])
+        axis.scatter(seeds.difference, seeds.method.map(methods.index), s=16, color=COLOURS[0], alpha=0.6, linewidth=0)
+        axis.set(xlabel=f"{score}\n← better", yticks=range(len(methods)), ylim=(len(methods) - 0.4, -0.6))
+        axis.set_yticklabels([words[method] for method in methods])
+        axis.locator_params(axis="x", nbins=5)
+    figure.suptitle(title)
+    sns.despine(figure)
+    return figure
+
+
 def differences(table: pd.DataFrame) -> Figure:
     """Each method's difference from LoRA, from Table 1, with its 95 % interval where there are seeds enough for one:
     filled where Holm's p is below 0.05.

@@ -23,6 +23,13 @@ METHODS = {
     # controls of SeLoRA
     "lora-matched": ("matched.MatchedLoRA", {}),
     "selora-random": ("random_growth.RandomGrowth", {}),
+    # at SeLoRA's size, without growth: its ranks, and other ones
+    "ranks-selora": ("allotted.AllottedLoRA", {"allocation": "selora"}),
+    "ranks-alike": ("allotted.AllottedLoRA", {"allocation": "alike"}),
+    "ranks-shuffled": ("allotted.AllottedLoRA", {"allocation": "shuffled"}),
+    "ranks-by-size": ("allotted.AllottedLoRA", {"allocation": "by-size"}),
+    "ranks-increlora": ("allotted.AllottedLoRA", {"allocation": "increlora"}),
+    "ranks-gora": ("allotted.AllottedLoRA", {"allocation": "gora"}),
     # adaptive ranks
     "sora": ("sora.SoRA", {"rank": 8, "alpha": 16, "penalty": 10.0, "shrinkage": 4.3, "rate": 8 / 3}),
     "increlora": (
@@ -48,7 +55,12 @@ METHODS = {
 }
 
 
-BUILDS_ON = {"lora-matched": "selora", "selora-random": "selora"}  # whose finished run a method reads
+CONTROLS = ("lora-matched", "selora-random", "ranks-selora", "ranks-alike", "ranks-shuffled", "ranks-by-size")
+BUILDS_ON = {  # whose finished runs a method reads
+    **dict.fromkeys(CONTROLS, ("selora",)),
+    "ranks-increlora": ("selora", "increlora"),
+    "ranks-gora": ("selora", "gora"),
+}
 PACKAGES = {"qlora": "bitsandbytes"}  # of methods that need one beside the study's
 
 

@@ -24,10 +24,9 @@ class MatchedLoRA(LoRA):
             add_lora(model, 1, self.seed)
             layers = lora_layers(model)
             sizes = [layer.in_features + layer.out_features for layer in layers.values()]
-            mixed = neighbouring_ranks(sizes, self.earlier.result[f"{network}_params"], draw)
-            for rank, (name, layer) in zip(mixed, layers.items(), strict=True):
-                A, B = (side.weight.data for side in lora_pair(layer))
-                resize(model, name, draw_rows(A, draw, rank, drawn(self.earlier)), B.new_zeros(len(B), rank))
+            mixed = neighbouring_ranks(sizes, self.earlier["selora"].result[f"{network}_params"], draw)
+            for rank, name in zip(mixed, layers, strict=True):
+                set_rank(model, name, rank, draw, drawn(self.earlier))
 
 
 def neighbouring_ranks(sizes: Sequence[int], wanted: int, draw: torch.Generator) -> list[int]:
@@ -48,7 +47,13 @@ def neighbouring_ranks(sizes: Sequence[int], wanted: int, draw: torch.Generator)
     return found
 
 
-def drawn(earlier: Earlier) -> str:
+def set_rank(model: nn.Module, name: str, rank: int, draw: torch.Generator, init: str) -> None:
+    """Give a LoRA layer that is not trained yet another rank: its A is drawn anew, its B zero."""
+    A, B = (side.weight.data for side in lora_pair(model.get_submodule(name)))
+    resize(model, name, draw_rows(A, draw, rank, init), B.new_zeros(len(B), rank))
+
+
+def drawn(earlier: Mapping[str, Earlier]) -> str:
     """How the SeLoRA run that a control builds on drew its A, which the control draws alike: growth is not to be
     confounded with gain."""
-    return earlier.result["settings"]["method"]["init"]
+    return earlier["selora"].result["settings"]["method"]["init"]

@@ -22,13 +22,13 @@ STREAM = 7  # of draws, see `diffusion.draws`
 
 class RandomGrowth(LoRA):
     def attach(self, networks: Mapping[str, nn.Module]) -> None:
-        rank = self.earlier.result["settings"]["method"]["rank"]
+        rank = self.earlier["selora"].result["settings"]["method"]["rank"]
         for model in networks.values():
             add_lora(model, rank, self.seed)
 
     def start(self, networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
         self.controller = SeLoRA(networks, optimizer, seed=self.seed, init=drawn(self.earlier))  # SeLoRA's own first A
-        tests = self.earlier.expansions
+        tests = self.earlier["selora"].expansions
         self.tested = {test["step"] for test in tests}
         grown = [(test["step"], test["network"], test["layer"]) for test in tests if test["expanded"]]
         # how many layers SeLoRA grew, by (step, network, d_in + d_out)

@@ -78,7 +78,7 @@ def available_cores() -> int:
 def in_order(runs: list[Run]) -> tuple[list[Run], list[Run]]:
     """Runs that can be made at once, long ones first, with those that others need; and those that build on them."""
     later = [run for run in runs if run.builds_on]
-    first = [run for run in runs if not run.builds_on] + [run.builds_on for run in later]
+    first = [run for run in runs if not run.builds_on] + [needed for run in later for needed in run.builds_on]
     once = {run.folder: run for run in first}.values()
     return sorted(once, key=lambda run: run.profile.steps_of(run.dataset), reverse=True), later
 
@@ -119,7 +119,7 @@ def make_on_ray(runs: list[Run]) -> None:
     on a CPU where the cluster has no GPU. Each is `python -m selora.study`, with all its checks.
 
     Every machine needs this environment and repository, and the results on a disk that all share. A run that builds on
-    another waits for it.
+    others waits for them.
     """
     try:
         import ray
@@ -130,11 +130,11 @@ def make_on_ray(runs: list[Run]) -> None:
     resources = {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
     # a worker that has made its run ends, and with it what it held of the GPU
     task = ray.remote(max_calls=1, max_retries=RETRIES, **resources)(make_by_command)
-    needed = [run.builds_on for run in runs if run.builds_on]
+    needed = [needed for run in runs for needed in run.builds_on]
     made = {}  # by folder: each once, and in time
-    for run in sorted([*runs, *needed], key=lambda run: run.builds_on is not None):
+    for run in sorted([*runs, *needed], key=lambda run: len(run.builds_on)):
         if run.folder not in made:
-            made[run.folder] = task.remote(arguments_of(run), made[run.builds_on.folder] if run.builds_on else None)
+            made[run.folder] = task.remote(arguments_of(run), *(made[other.folder] for other in run.builds_on))
     try:
         ray.get(list(made.values()))
     except ray.exceptions.RayError as error:
@@ -153,8 +153,8 @@ def arguments_of(run: Run) -> list[str]:
     ]
 
 
-def make_by_command(arguments: list[str], first: None) -> None:
-    """What a worker does. first: the outcome of the run that this one waited for."""
+def make_by_command(arguments: list[str], *first: None) -> None:
+    """What a worker does. first: the outcomes of the runs that this one waited for."""
     from selora.study.__main__ import main
 
     try:

@@ -53,8 +53,8 @@ class Study:
         """The runs of some methods, of all data sets and seeds; a method whose package is not here is left out."""
         for method in (method for method in methods if lacks(method)):
             print(f"{method} is left out: it needs the package {lacks(method)} (pip install -e '.[{method}]').")
-        methods = [method for method in methods if not lacks(method)]
-        return [self.named(d, m, s) for m in methods for d in self.profile.datasets for s in self.profile.seeds_of(m)]
+        profile, here = self.profile, [method for method in methods if not lacks(method)]
+        return [self.named(d, m, s) for m in here for d in profile.datasets for s in profile.seeds_of(m, d)]
 
     def named(self, dataset: str, method: str, seed: int | None = None) -> Run:
         """A run by its names; by default of the profile's first seed."""
@@ -70,7 +70,7 @@ class Study:
         datasets = [dataset for dataset in self.profile.datasets if dataset in chosen]
         own = METHODS["selora"][1] | self.profile.method_settings.get("selora", {})
         names = [f"selora@{threshold}" for threshold in self.profile.ablation if threshold != own["threshold"]]
-        return [self.named(d, name, s) for d in datasets for name in names for s in self.profile.seeds_of(name)]
+        return [self.named(d, name, s) for d in datasets for name in names for s in self.profile.seeds_of(name, d)]
 
     def everything(self) -> list[Run]:
         """All runs of the profile."""
@@ -94,8 +94,8 @@ class Study:
 
     def having(self, method: str) -> list[str]:
         """The profile's data sets that a method was run on, with any seed."""
-        seeds = self.profile.seeds_of(method)
-        return [d for d in self.profile.datasets if any(self.named(d, method, seed).done for seed in seeds)]
+        profile = self.profile
+        return [d for d in profile.datasets if any(self.named(d, method, s).done for s in profile.seeds_of(method, d))]
 
     def finished(self, dataset: str) -> list[str]:
         """The profile's methods that were run on a data set."""
@@ -207,7 +207,7 @@ class Study:
 
     def over_seeds(self, dataset: str, method: str, name: str) -> pd.DataFrame:
         """One of a method's tables, of all its finished seeds in one."""
-        runs = [self.named(dataset, method, seed) for seed in self.profile.seeds_of(method)]
+        runs = [self.named(dataset, method, seed) for seed in self.profile.seeds_of(method, dataset)]
         tables = {run.seed: run.table(name) for run in runs if run.done}
         if not tables:
             raise FileNotFoundError(f"{method} was not run on {dataset}: run its notebook, or make run_all, first")

@@ -14,6 +14,7 @@ from selora.study.fingerprints import short_hash
 from selora.study.lock import alone
 
 FIRST = ("base", "full", "lora", "dylora", "adalora", "selora")  # methods with a notebook of their own
+BUDGETS = {method for method in METHODS if method.startswith("ranks-")}
 METHODS_OF = {  # a notebook without any of its methods is left out
     "02_base": {"base"},
     "03_full": {"full"},
@@ -21,9 +22,10 @@ METHODS_OF = {  # a notebook without any of its methods is left out
     "05_dylora": {"dylora"},
     "06_adalora": {"adalora"},
     "07_selora": {"selora"},
-    "08_further": set(METHODS) - set(FIRST),
+    "08_further": set(METHODS) - set(FIRST) - BUDGETS,
     "09_lambda": {"selora"},
     "10_rank_maps": {"selora"},
+    "16_budgets": BUDGETS,
 }
 
 

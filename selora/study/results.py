@@ -42,10 +42,9 @@ class Run:
         return self.record.exists()
 
     @property
-    def builds_on(self) -> "Run | None":
-        """The run of the same data set and seed that this one's method reads."""
-        needed = BUILDS_ON.get(named(self.method)[0])
-        return replace(self, method=needed) if needed else None
+    def builds_on(self) -> "list[Run]":
+        """The runs of the same data set and seed that this one's method reads."""
+        return [replace(self, method=needed) for needed in BUILDS_ON.get(named(self.method)[0], ())]
 
     def result(self) -> dict:
         """What stands in its result.json."""
@@ -54,6 +53,10 @@ class Run:
     def table(self, name: str) -> pd.DataFrame:
         """One of its tables: 'history', 'ranks', 'expansions' or 'scores'."""
         return pd.read_csv(self.folder / f"{name}.csv", encoding="utf-8")
+
+    def rows(self, name: str) -> list[dict]:
+        """The rows of one of its tables; none where the run has no such table."""
+        return self.table(name).to_dict("records") if (self.folder / f"{name}.csv").exists() else []
 
     def samples(self, ids: Sequence[str]) -> list[Path]:
         """The generated images, by the ids of the examples they were prompted with: PNG, of published runs WebP."""

@@ -23,8 +23,8 @@ def make_run(run: Run) -> dict:
     settings = settings_of(run)
     check_settings(run.folder, settings)
     if not run.done:
-        if run.builds_on:
-            make_run(run.builds_on)
+        for needed in run.builds_on:
+            make_run(needed)
         from selora.study.stages import execute  # torch and its kin: reading a finished run needs none of them
 
         execute(run, settings)

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -104,7 +104,7 @@ def prepare(run: Run, settings: dict) -> Prepared:
     return replace(ready, scored=scored, reference=reference, others=other, judges=judges)
 
 
-def prepare_training(run: Run, settings: dict, earlier: Earlier | None) -> Prepared:
+def prepare_training(run: Run, settings: dict, earlier: Mapping[str, Earlier]) -> Prepared:
     """Load what a training needs, and say what there is to say of its data."""
     profile = run.profile
     examples, said = load_splits(run.dataset, profile.data_root)
@@ -118,9 +118,9 @@ def prepare_training(run: Run, settings: dict, earlier: Earlier | None) -> Prepa
     return Prepared(examples, pipe, make_method(own, settings["method"], run.seed, settings["steps"], earlier))
 
 
-def read_earlier(run: Run | None) -> Earlier | None:
-    """What a method reads of the finished run that it builds on."""
-    return Earlier(run.result(), run.table("expansions").to_dict("records")) if run else None
+def read_earlier(runs: Sequence[Run]) -> dict[str, Earlier]:
+    """What a method reads of the finished runs that it builds on, by their method."""
+    return {run.method: Earlier(run.result(), run.rows("expansions"), run.rows("ranks")) for run in runs}
 
 
 def train_method(run: Run, settings: dict, prepared: Prepared, stop: int | None = None) -> dict:

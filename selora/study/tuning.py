@@ -9,14 +9,13 @@ images, and takes the choice), with a seed that no scored run has. What is done 
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
-from selora.adapters import trainable_parameters
 from selora.diffusion.finite import NotFinite
 from selora.diffusion.method import Earlier
 from selora.figures.tuning import loss_against_rate
@@ -26,6 +25,7 @@ from selora.study.fingerprints import check_settings, settings_of
 from selora.study.lock import Busy, alone
 from selora.study.preflight import check_needs
 from selora.study.profiles import Profile, load_profile
+from selora.study.records import write_ranks
 from selora.study.results import Run
 from selora.study.shown import shown_figure
 from selora.study.stages import prepare_training, train_method
@@ -61,7 +61,7 @@ class Trial:
 
     def earlier(self) -> Earlier:
         """What a control reads of it, as of a finished run."""
-        return Earlier(read_json(self.record), self.run.table("expansions").to_dict("records"))
+        return Earlier(read_json(self.record), self.run.rows("expansions"), self.run.rows("ranks"))
 
 
 def grid(method: str) -> list[dict]:
@@ -70,17 +70,17 @@ def grid(method: str) -> list[dict]:
     return [dict(zip(tried, values, strict=True)) for values in product(*tried.values())]
 
 
-def make_trial(profile: Profile, method: str, values: dict, results: Path, builds_on: Trial | None) -> Trial:
+def make_trial(profile: Profile, method: str, values: dict, results: Path, builds_on: Mapping[str, Trial]) -> Trial:
     """A trial by its names: its run has a profile and a folder of its own. A control's also has the settings of the
-    chosen trial that it builds on."""
-    changed = {method: values} | ({builds_on.run.method: builds_on.values} if builds_on else {})
+    chosen trials that it builds on."""
+    changed = {method: values} | {other: trial.values for other, trial in builds_on.items()}
     own = {other: profile.method_settings.get(other, {}) | settings for other, settings in changed.items()}
     name = "-".join(f"{key}={value:g}" for key, value in values.items())
     tried = replace(profile, method_settings=profile.method_settings | own)
     return Trial(Run(tried, DATASET, method, SEED, results / profile.name / "tuning" / name), values)
 
 
-def train_trial(trial: Trial, steps: int, builds_on: Trial | None) -> None:
+def train_trial(trial: Trial, steps: int, builds_on: Mapping[str, Trial]) -> None:
     """Train a trial for its first steps, from its checkpoint if there is one, unless that is done.
 
     Raises:
@@ -92,7 +92,8 @@ def train_trial(trial: Trial, steps: int, builds_on: Trial | None) -> None:
         return
     with alone(trial.run.folder):
         write_json(trial.run.folder / "settings.json", settings)
-        prepared = prepare_training(trial.run, settings, builds_on.earlier() if builds_on else None)
+        earlier = {other: chosen.earlier() for other, chosen in builds_on.items()}
+        prepared = prepare_training(trial.run, settings, earlier)
         losses = trial.losses
         try:
             losses[steps] = train_method(trial.run, settings, prepared, steps)["history"][-1]["val_loss"]
@@ -100,12 +101,13 @@ def train_trial(trial: Trial, steps: int, builds_on: Trial | None) -> None:
             print(f"{trial.run.folder}: {error}")
             losses[steps] = math.inf
         known = {steps: None if math.isinf(loss) else loss for steps, loss in losses.items()}
-        sizes = {f"{network}_params": trainable_parameters(model) for network, model in prepared.networks.items()}
+        sizes = write_ranks(prepared.networks, trial.run.folder)
         write_json(trial.record, {"losses": known, "settings": settings, **sizes})
 
 
-def tune_method(profile: Profile, method: str, results: Path, builds_on: Trial | None = None) -> list[Trial]:
-    """The trials of a method, the chosen one first, all trained as far as the protocol goes."""
+def tune_method(profile: Profile, method: str, results: Path, builds_on: Mapping[str, Trial]) -> list[Trial]:
+    """The trials of a method, the chosen one first, all trained as far as the protocol goes. builds_on: the chosen
+    trials of the methods that it builds on, by their names."""
     whole = profile.run_settings(DATASET, method)["steps"]
     first = max(1, whole // 5)
     trials = [make_trial(profile, method, values, results, builds_on) for values in grid(method)]
@@ -172,9 +174,9 @@ def tune(profile: Profile, results: Path) -> dict[str, list[Trial]]:
     each."""
     folder, chosen = results / profile.name, {}
     methods = [method for method in profile.methods if method != "base" and not lacks(method)]
-    needed = [BUILDS_ON[method] for method in methods if method in BUILDS_ON]
+    needed = [other for method in methods for other in BUILDS_ON.get(method, ())]
     for method in sorted({*methods, *needed}, key=lambda name: (name in BUILDS_ON, list(METHODS).index(name))):
-        first = chosen[BUILDS_ON[method]][0] if method in BUILDS_ON else None
+        first = {other: chosen[other][0] for other in BUILDS_ON.get(method, ())}
         chosen[method] = tune_method(profile, method, results, first)
         found = table(chosen)
         write_text(folder / "tuning.csv", found.to_csv(index=False))

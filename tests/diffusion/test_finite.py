@@ -7,7 +7,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
-from conftest import run, tiny_data, tiny_pipeline
+from conftest import TRAINED, run, tiny_data, tiny_pipeline
 from torch.multiprocessing import start_processes
 
 from selora.diffusion.checkpoint import load_checkpoint
@@ -16,9 +16,7 @@ from selora.diffusion.finite import NotFinite, dead_numbers, dead_tensors
 from selora.diffusion.latents import encode
 from selora.diffusion.method import Method
 from selora.diffusion.sampling import sample
-from selora.methods import METHODS
 
-TRAINED = [name for name in METHODS if name not in ("base", "qlora")]
 IDS = [f"patient-{i}" for i in range(10)]
 LOOKING = ("eva", "gora")  # at noisy batches of all pictures, before the first step
 RUIN = {"learning_rate": 1e30}  # whatever a method makes of it

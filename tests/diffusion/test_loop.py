@@ -2,13 +2,10 @@
 
 import pytest
 import torch
-from conftest import Killed, run
+from conftest import TRAINED, Killed, run
 
 from selora.adapters import ranks, trained_tensors
 from selora.diffusion import loop
-from selora.methods import METHODS
-
-TRAINED = [name for name in METHODS if name not in ("base", "qlora")]
 
 
 @pytest.mark.parametrize("name", TRAINED)

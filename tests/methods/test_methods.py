@@ -60,6 +60,7 @@ def weights(layer) -> tuple[torch.Tensor, torch.Tensor]:
         "adalora",
         "lora-matched",
         "selora-random",
+        "ranks-selora",
         "sora",
         "increlora",
         "elalora",
@@ -490,7 +491,7 @@ def test_at_stable_diffusions_sizes_lora_matched_is_within_1_per_cent():
 def test_selora_random_grows_other_layers_to_the_same_number_of_parameters(base, data, earlier, tmp_path):
     networks, outcome = run(base, "selora-random", data, tmp_path / "c.safetensors", earlier)
     grown = [record for record in outcome["expansions"] if record["expanded"]]
-    tests = pd.DataFrame(earlier.expansions)
+    tests = pd.DataFrame(earlier["selora"].expansions)
 
     def sizes(rows) -> list[tuple]:
         layers = {(net, name): layer for net, model in networks.items() for name, layer in lora_layers(model).items()}

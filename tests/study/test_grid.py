@@ -93,14 +93,15 @@ def test_workers_end_with_the_process_that_was_killed():
 
 def test_long_runs_go_first_and_those_that_others_build_on_before_them():
     profile = replace(load_profile("smoke"), steps={"iu-drr": 20, "montgomery-drr": 10})
-    names = [("montgomery-drr", "lora"), ("iu-drr", "lora-matched"), ("iu-drr", "lora")]
+    names = [("montgomery-drr", "lora"), ("iu-drr", "lora-matched"), ("iu-drr", "ranks-gora"), ("iu-drr", "lora")]
     first, later = in_order([Run(profile, dataset, method, 0) for dataset, method in names])
     assert [(r.dataset, r.method) for r in first] == [
         ("iu-drr", "lora"),
         ("iu-drr", "selora"),
+        ("iu-drr", "gora"),
         ("montgomery-drr", "lora"),
     ]
-    assert [r.method for r in later] == ["lora-matched"]
+    assert [r.method for r in later] == ["lora-matched", "ranks-gora"]
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,7 @@ def test_methods_choose_the_notebooks():
     always = ["11_controls", "12_table1", "13_samples", "14_audit", "15_elsewhere"]
     assert stems == ["01_data", "02_base", "04_lora", *always]
     assert "08_further" in [path.stem for path in numbered(["base", "eva"])]
+    assert "16_budgets" in [path.stem for path in numbered(["ranks-gora"])]
     assert set(METHODS_OF) < {path.stem for path in BOOKS}
 
 
@@ -60,12 +61,12 @@ def test_a_notebooks_title_has_its_number():
         assert title.startswith(f"# {int(number)}. ") if number.isdigit() else title.startswith("# "), path.stem
 
 
-def test_which_runs_the_ablation_and_one_seed_mean(monkeypatch, tmp_path):
+def test_which_runs_the_ablation_and_fewer_seeds_mean(monkeypatch, tmp_path):
     """Thresholds on the first seed and on the data sets named; SeLoRA's own threshold is run already."""
     profile = replace(
         load_profile("smoke"),
         seeds=[3, 4],
-        one_seed=["eva"],
+        fewer={"eva": {"other": 1}, "gora": {"iu-drr": 0}},
         ablation=[1.0, 1.1, 1.5],
         ablation_datasets=["montgomery-drr"],
         method_settings={"selora": {"threshold": 1.1}},
@@ -77,13 +78,14 @@ def test_which_runs_the_ablation_and_one_seed_mean(monkeypatch, tmp_path):
     named = [(run.dataset, run.method, run.seed) for run in runs]
     assert named == [("montgomery-drr", "selora@1.0", 3), ("montgomery-drr", "selora@1.5", 3)]
     runs.clear()
-    study.run("sora", "eva")
-    named = [(run.method, run.seed) for run in runs if run.dataset == "iu-drr"]
-    assert named == [("sora", 3), ("sora", 4), ("eva", 3)]
+    study.run("sora", "eva", "gora")
+    named = {name: [(run.method, run.seed) for run in runs if run.dataset == name] for name in profile.datasets}
+    assert named["iu-drr"] == [("sora", 3), ("sora", 4), ("eva", 3)]
+    assert named["montgomery-drr"] == [("sora", 3), ("sora", 4), ("eva", 3), ("gora", 3), ("gora", 4)]
     settings = profile.run_settings("iu-drr", "lora")
-    assert not {"one_seed", "ablation", "ablation_datasets"} & set(settings)
+    assert not {"fewer", "ablation", "ablation_datasets"} & set(settings)
     with pytest.raises(ValueError, match="unknown method 'evva'"):
-        replace(profile, one_seed=["evva"])
+        replace(profile, fewer={"evva": {"iu-drr": 1}})
 
 
 def test_an_unknown_parameter_is_named_with_the_choices():

@@ -39,6 +39,8 @@ def test_narrowing_keeps_the_rest():
         ({"images": 0}, "images is 0"),
         ({"steps": {}}, "no steps for data set 'iu-drr'"),
         ({"sampling_batch": 0}, "sampling_batch is 0"),
+        ({"fewer": {"sora": {"cifar": 1}}}, "unknown data set in fewer of sora 'cifar': choose from iu-drr"),
+        ({"fewer": {"sora": {"iu-drr": -1}}}, "fewer of sora on iu-drr is -1, but must be a number of seeds"),
         ({"resolution": 300}, "resolution is 300, but .* choose a multiple of 8"),
         ({"method_settings": {"full": {"learning_rate": "1e-5"}}}, "full's learning_rate is '1e-5'; write it as"),
         ({"method_settings": {"selora": {"lambda": 1.1}}}, "unknown setting of selora 'lambda': choose from rank, thr"),
@@ -68,6 +70,7 @@ def test_values_that_cannot_work_are_refused(changes, message):
         ({"prompt_dropout": 10.0}, "prompt_dropout is 10.0, but must be a share"),
         ({"guidance_scale": float("inf")}, "guidance_scale is inf"),
         ({"ablation": ["1.1"]}, "ablation is"),
+        ({"fewer": {"sora": 1}}, "fewer is"),
         ({"ablation": [-1.0]}, "gives as threshold '-1.0'"),
         ({"compile": "no"}, "compile is 'no', but must be of the kind bool"),
         ({"base_model": ["a"]}, "base_model is"),
@@ -114,6 +117,28 @@ def test_a_run_is_determined_by_its_own_settings_only():
     assert profile.run_settings("iu-drr", "selora") != other.run_settings("iu-drr", "selora")
     faster = replace(profile, learning_rate=1.0)
     assert profile.run_settings("iu-drr", "lora") != faster.run_settings("iu-drr", "lora")
+
+
+def test_a_run_is_determined_by_the_settings_of_those_it_builds_on():
+    """Of one method they stand alone, as in finished runs; of several by method."""
+    profile = load_profile("smoke")
+    selora, gora = (profile.run_settings("iu-drr", method)["method"] for method in ("selora", "gora"))
+    assert profile.run_settings("iu-drr", "lora-matched")["needs"] == selora
+    assert profile.run_settings("iu-drr", "ranks-gora")["needs"] == {"selora": selora, "gora": gora}
+    assert "needs" not in profile.run_settings("iu-drr", "gora")
+
+
+def test_minis_runs():
+    """Eight seeds for what is claimed; neighbours, and the ranks at equal budgets, on fewer."""
+    mini = load_profile("mini")
+    counts = {m: [len(mini.seeds_of(m, dataset)) for dataset in mini.datasets] for m in mini.methods}
+    eight = ("lora", "dylora", "adalora", "selora", "lora-matched", "selora-random")
+    assert {m for m, found in counts.items() if found == [8, 8]} == {*eight}
+    assert counts["base"] == counts["full"] == counts["sora"] == [3, 1]
+    assert {tuple(found) for m, found in counts.items() if m.startswith("ranks-")} == {(5, 0)}
+    assert counts["increlora"] == counts["gora"] == [5, 1]  # as many as the ranks that are theirs
+    assert counts["eva"] == counts["vera"] == [1, 0]
+    assert len(mini.seeds_of("eva", "imagefolder")) == 1 and len(mini.seeds_of("selora@1.0", "iu-drr")) == 1
 
 
 def test_a_run_too_short_for_a_single_test_is_refused():

@@ -54,7 +54,7 @@ def test_every_method_has_four_trials(method):
 
 def test_all_go_to_a_fifth_and_the_best_two_to_the_end(made_up, tmp_path):
     asked, settings = made_up
-    trials = tune_method(profile(), "lora", tmp_path)
+    trials = tune_method(profile(), "lora", tmp_path, {})
     assert asked == [(1e-3, 10), (3e-3, 10), (1e-2, 10), (3e-2, 10), (3e-3, 50), (1e-3, 50)]
     assert trials[0].values == {"learning_rate": 3e-3}
 
@@ -63,7 +63,7 @@ def test_all_go_to_a_fifth_and_the_best_two_to_the_end(made_up, tmp_path):
 def test_a_best_one_at_an_end_has_one_more_beyond_it(made_up, tmp_path, best, further):
     asked, settings = made_up
     settings["best"] = best
-    trials = tune_method(profile(), "lora", tmp_path)
+    trials = tune_method(profile(), "lora", tmp_path, {})
     assert asked[-1] == (further, 50) and len(asked) == 7
     assert trials[0].values["learning_rate"] == min((further, 1e-3, 3e-2), key=lambda r: abs(math.log(r / best)))
 
@@ -91,7 +91,7 @@ def test_a_killed_tuning_goes_on_and_a_done_one_is_read(made_up, tmp_path):
 def test_a_trial_whose_numbers_die_is_recorded_and_not_chosen(made_up, tmp_path):
     asked, settings = made_up
     settings.update(best=3e-2, dies=3e-2)
-    found = table({"lora": tune_method(profile(), "lora", tmp_path)})
+    found = table({"lora": tune_method(profile(), "lora", tmp_path, {})})
     assert found[found.val_loss.isna()].learning_rate.tolist() == [3e-2]
     assert found[found.chosen].learning_rate.tolist() == [1e-2]
 
@@ -137,5 +137,5 @@ def test_for_real_the_choice_has_the_loss_of_a_whole_run_and_controls_build_on_i
         assert matched[network] == pytest.approx(read_json(best.record)[network], rel=0.05)
     again = replace(best.run, results=tmp_path / "again")  # in one go, not stopped at the first step
     settings = tuning.settings_of(again)
-    whole = stages.train_method(again, settings, stages.prepare_training(again, settings, None))
+    whole = stages.train_method(again, settings, stages.prepare_training(again, settings, {}))
     assert whole["history"][-1]["val_loss"] == best.losses[5]

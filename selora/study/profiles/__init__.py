@@ -18,7 +18,7 @@ from selora.methods import BUILDS_ON, METHODS, named
 
 FOLDER = Path(__file__).parent
 NOT_OF_A_RUN = {
-    *("name", "datasets", "methods", "seeds", "ablation", "ablation_datasets", "one_seed"),  # which runs there are
+    *("name", "datasets", "methods", "seeds", "ablation", "ablation_datasets", "fewer"),  # which runs there are
     *("accumulation", "gradient_checkpointing", "compile", "checkpoint_interval"),  # how a machine gets there
     *("data_root", "method_settings", "audit_steps", "file"),
 }
@@ -53,7 +53,8 @@ class Profile:
     classifier: str  # of the findings
     ablation: list[float] = field(default_factory=list)  # thresholds of SeLoRA tried beside its own, on one seed
     ablation_datasets: list[str] | None = None  # where; without it, all of the profile's
-    one_seed: list[str] = field(default_factory=list)  # methods that are run with the first seed alone
+    # of some methods how many of the seeds, per data set and under 'other' of those that are not named; without it all
+    fewer: dict[str, dict[str, int]] = field(default_factory=dict)
     method_settings: dict[str, dict] = field(default_factory=dict)
     audit_steps: int = 60  # of each of the audit's short trainings, which are probed six times
     data_root: str | None = None  # folder of the real data sets; without it SELORA_DATA, else data/raw
@@ -70,7 +71,12 @@ class Profile:
             if not fits(getattr(self, f.name), f.type):
                 self.refuse(f.name, getattr(self, f.name), f"be of the kind {kind_name(f.type)}")
         check_choices("data set", [*self.datasets, *(self.ablation_datasets or [])], DATASETS)
-        check_choices("method", [*self.methods, *self.one_seed, *self.method_settings], METHODS)
+        check_choices("method", [*self.methods, *self.fewer, *self.method_settings], METHODS)
+        for method, counts in self.fewer.items():
+            check_choices(f"data set in fewer of {method}", list(counts), [*DATASETS, "other"])
+            for name, count in counts.items():
+                if count < 0:
+                    self.refuse(f"fewer of {method} on {name}", count, "be a number of seeds, 0 or more")
         for method, settings in self.method_settings.items():
             check_choices(f"setting of {method}", list(settings), {**METHODS[method][1], "learning_rate": None})
             self.check_rate(f"{method}'s learning_rate", settings.get("learning_rate", self.learning_rate))
@@ -118,9 +124,10 @@ class Profile:
         """Raise ValueError for a value, with what it must be."""
         raise ValueError(f"profile {self.name}: {what} is {reprlib.repr(value)}, but must {must}")
 
-    def seeds_of(self, method: str) -> list[int]:
-        """The seeds that a method is run with; the ablation's runs have the first alone."""
-        return self.seeds[:1] if method in self.one_seed or "@" in method else self.seeds
+    def seeds_of(self, method: str, dataset: str) -> list[int]:
+        """The seeds that a method is run with on a data set; the ablation's runs have the first alone."""
+        counts = {"other": 1} if "@" in method else self.fewer.get(method, {})
+        return self.seeds[: counts.get(dataset, counts.get("other", len(self.seeds)))]
 
     def run_settings(self, dataset: str, method: str) -> dict:
         """What determines the outcome of one run, besides data set, method and seed.
@@ -140,8 +147,10 @@ class Profile:
                 f"profile {self.name}: {base} would never grow: its interval is {own['interval']}, and {dataset} gets "
                 f"{steps} steps"
             )
-        needs = {"needs": self.run_settings(dataset, BUILDS_ON[base])["method"]} if base in BUILDS_ON else {}
-        return settings | needs | {"steps": steps, "method": own}
+        needs = {other: self.run_settings(dataset, other)["method"] for other in BUILDS_ON.get(base, ())}
+        if len(needs) == 1:  # as finished runs have it
+            (needs,) = needs.values()
+        return settings | ({"needs": needs} if needs else {}) | {"steps": steps, "method": own}
 
     def steps_of(self, dataset: str) -> int:
         """The training steps of a run on a data set."""
