@@ -258,7 +258,11 @@ def earlier(base) -> Earlier:
         for layer in layers
     ]
     return Earlier(
-        {"unet_params": 9000, "text_encoder_params": 2000, "settings": {"method": {"rank": 1, "init": "kaiming"}}},
+        {
+            "unet_params": 9000,
+            "text_encoder_params": 2000,
+            "settings": {"method": {"rank": 1, "init": "kaiming", "interval": 2}},
+        },
         tests,
     )
 
