@@ -249,6 +249,10 @@ def data():
 
 @pytest.fixture(scope="session")
 def earlier(base) -> Earlier:
+    return finished_selora(base)
+
+
+def finished_selora(base: StableDiffusionPipeline) -> Earlier:
     """A finished SeLoRA run of the tiny pipeline, as far as its controls read it."""
     grown = {"unet": linear_layers(base.unet)[:5], "text_encoder": linear_layers(base.text_encoder)[:3]}
     tests = [
