@@ -106,6 +106,11 @@ def draw_rows(like: torch.Tensor, generator: torch.Generator, count: int = 1, in
     return rows.to(like)
 
 
+def row_variance(width: int, init: str) -> float:
+    """The variance of an entry of such a row of some width: uniform up to its bound, a third of the bound's square."""
+    return 2 / ((1 + SLOPES[init] ** 2) * width)
+
+
 @torch.no_grad()
 def redraw(
     networks: Mapping[str, nn.Module], seed: int, init: str = "kaiming", optimizer: torch.optim.Optimizer | None = None

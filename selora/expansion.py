@@ -197,23 +197,22 @@ class SeLoRA:
         counts = torch.tensor([[key in self._called, key in self._sums] for key in self.layers], device=home)
         rows = reduce(torch.cat([sums, counts.to(sums)], dim=1), "sum").tolist()
         if not any(reached for *_, reached in rows):
-            raise ValueError(
-                f"no gradient reached a LoRA layer since probe({step}): call loss.backward() inside it, before expand"
-            )
-        records, unseen = [], []
-        for (key, layer), (original, candidate, called, _) in zip(self.layers.items(), rows, strict=True):
-            if not called:
-                unseen.append(f"{key[1]} of {key[0]}")
-                continue
-            ratio = fi_ratio(original, candidate)
-            if expanded := ratio >= self.threshold:
+            raise ValueError(f"no gradient reached a LoRA layer since probe({step}): call loss.backward() inside it")
+        tested = {key: scores for key, (*scores, called, _) in zip(self.layers, rows, strict=True) if called}
+        chosen, records = self.decide(tested), []
+        for key, scores in tested.items():
+            if expanded := key in chosen:
                 self.grow(key, self._rows[key])
-            rank = layer.r[adapter_of(layer)]
+            ratio, rank = fi_ratio(*scores), lora_pair(self.layers[key])[0].out_features
             records.append(dict(step=step, network=key[0], layer=key[1], fi_ratio=ratio, rank=rank, expanded=expanded))
-        if unseen:
+        if unseen := [f"{key[1]} of {key[0]}" for key in self.layers if key not in tested]:
             self._say(f"{len(unseen)} LoRA layers were not called in a probing step, nor tested: {', '.join(unseen)}")
         self._forget()
         return records
+
+    def decide(self, scores: Mapping[Key, Sequence[float]]) -> set[Key]:
+        """The layers that grow, by the scores of each tested one as it is and of its candidate (`selora.criteria`)."""
+        return {key for key, found in scores.items() if fi_ratio(*found) >= self.threshold}
 
     def state_dict(self) -> dict:
         """What a resumed run needs to go on with the same growth, beside the adapters and the optimizer: settings, the

@@ -97,3 +97,41 @@ def fi_ratio(original: float, candidate: float) -> float:
     if original == 0:
         return 1.0 if candidate == 0 else float("inf")
     return 1.0 + candidate / original
+
+
+# ---- the gradient by the layer's weight, of which the others are made (`selora.criteria`) ----------------------------
+
+
+@torch.no_grad()
+def weight_gradients(x: torch.Tensor, d: torch.Tensor, scaling: float) -> Gradients:
+    """g_n = s D_n^T X_n by sample, of inputs x (N, ..., d_in) and output gradients d (N, ..., d_out): as factors where
+    tokens are so few that these are smaller, and cheaper to square."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    x, d = (t.reshape(len(t), -1, t.shape[-1]).to(dtype) for t in (x, d))
+    pair = (scaling * d, x)
+    rows, columns = d.shape[-1], x.shape[-1]
+    return pair if x.shape[1] * (rows + columns) < rows * columns else multiply(pair)
+
+
+def total(gradients: Gradients) -> torch.Tensor:
+    """The sum over samples, (rows, columns)."""
+    if isinstance(gradients, torch.Tensor):
+        return gradients.sum(dim=0)
+    left, right = gradients
+    return left.flatten(0, 1).T @ right.flatten(0, 1)
+
+
+def column_of(gradients: Gradients, row: torch.Tensor) -> torch.Tensor:
+    """g_n K^T of a row K (1, d_in): (N, d_out)."""
+    if isinstance(gradients, torch.Tensor):
+        return (gradients @ row.T.to(gradients))[..., 0]
+    left, right = gradients
+    return (left.mT @ (right @ row.T.to(right)))[..., 0]
+
+
+def last_rows(gradients: Gradients) -> torch.Tensor:
+    """The candidate's gradients by sample, (N, d_out), of those of B^T."""
+    if isinstance(gradients, torch.Tensor):
+        return gradients[:, -1]
+    left, right = gradients
+    return (left[..., -1:].mT @ right)[:, 0]

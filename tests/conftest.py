@@ -255,6 +255,10 @@ def data():
 
 @pytest.fixture(scope="session")
 def earlier(base) -> dict[str, Earlier]:
+    return finished_runs_of(base)
+
+
+def finished_runs_of(base: StableDiffusionPipeline) -> dict[str, Earlier]:
     """A finished SeLoRA run of the tiny pipeline, as far as its controls read it, and ranks of two other methods'."""
     grown = {"unet": linear_layers(base.unet)[:5], "text_encoder": linear_layers(base.text_encoder)[:3]}
     tests = [
@@ -263,7 +267,11 @@ def earlier(base) -> dict[str, Earlier]:
         for network, layers in grown.items()
         for layer in layers
     ]
-    found = {"unet_params": 9000, "text_encoder_params": 2000, "settings": {"method": {"rank": 1, "init": "kaiming"}}}
+    found = {
+        "unet_params": 9000,
+        "text_encoder_params": 2000,
+        "settings": {"method": {"rank": 1, "init": "kaiming", "interval": 2}},
+    }
     draw = random.Random(0)
     ended = {
         method: [

@@ -30,6 +30,14 @@ METHODS = {
     "ranks-by-size": ("allotted.AllottedLoRA", {"allocation": "by-size"}),
     "ranks-increlora": ("allotted.AllottedLoRA", {"allocation": "increlora"}),
     "ranks-gora": ("allotted.AllottedLoRA", {"allocation": "gora"}),
+    # what else could decide growth, each at SeLoRA's parameters
+    "grow-expected": ("criterion.CriterionGrowth", {"criterion": "expected", "window": 1}),
+    "grow-aligned": ("criterion.CriterionGrowth", {"criterion": "aligned", "window": 1}),
+    "grow-null-corrected": ("criterion.CriterionGrowth", {"criterion": "null-corrected", "window": 1}),
+    "grow-invariant": ("criterion.CriterionGrowth", {"criterion": "invariant", "window": 1}),
+    "grow-signal": ("criterion.CriterionGrowth", {"criterion": "signal", "window": 1}),
+    "grow-accumulated": ("criterion.CriterionGrowth", {"criterion": "ratio", "window": 8}),
+    "grow-budgeted": ("criterion.CriterionGrowth", {"criterion": "budgeted", "window": 1}),
     # adaptive ranks
     "sora": ("sora.SoRA", {"rank": 8, "alpha": 16, "penalty": 10.0, "shrinkage": 4.3, "rate": 8 / 3}),
     "increlora": (
@@ -61,6 +69,7 @@ BUILDS_ON = {  # whose finished runs a method reads
     "ranks-increlora": ("selora", "increlora"),
     "ranks-gora": ("selora", "gora"),
 }
+BUILDS_ON |= {name: ("selora",) for name in METHODS if name.startswith("grow-")}
 PACKAGES = {"qlora": "bitsandbytes"}  # of methods that need one beside the study's
 
 

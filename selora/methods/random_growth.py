@@ -5,39 +5,16 @@ and the same size (d_in + d_out) grows, so that both hold as many parameters aft
 this is owed to which layers it chose among those of one size.
 """
 
-from collections import Counter
-from collections.abc import Mapping
-
 import torch
-from torch import nn
 
-from selora.adapters import ADAPTER, add_lora, draw_rows
+from selora.adapters import ADAPTER, draw_rows
 from selora.diffusion.draws import generator
-from selora.expansion import SeLoRA
-from selora.methods.lora import LoRA
-from selora.methods.matched import drawn
+from selora.methods.scheduled import ScheduledGrowth
 
 STREAM = 7  # of draws, see `diffusion.draws`
 
 
-class RandomGrowth(LoRA):
-    def attach(self, networks: Mapping[str, nn.Module]) -> None:
-        rank = self.earlier["selora"].result["settings"]["method"]["rank"]
-        for model in networks.values():
-            add_lora(model, rank, self.seed)
-
-    def start(self, networks: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
-        self.controller = SeLoRA(networks, optimizer, seed=self.seed, init=drawn(self.earlier))  # SeLoRA's own first A
-        tests = self.earlier["selora"].expansions
-        self.tested = {test["step"] for test in tests}
-        grown = [(test["step"], test["network"], test["layer"]) for test in tests if test["expanded"]]
-        # how many layers SeLoRA grew, by (step, network, d_in + d_out)
-        self.schedule = Counter((step, network, self.size((network, layer))) for step, network, layer in grown)
-
-    def size(self, key: tuple[str, str]) -> int:
-        layer = self.controller.layers[key]
-        return layer.in_features + layer.out_features
-
+class RandomGrowth(ScheduledGrowth):
     def after_step(self, step: int) -> list[dict]:
         if step not in self.tested:
             return []

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import run, tiny_data, tiny_pipeline
+from conftest import finished_runs_of, run, tiny_data, tiny_pipeline
 from safetensors.torch import load_file, save_file
 from torch.multiprocessing import start_processes
 
@@ -21,8 +21,16 @@ from selora.diffusion.sampling import sample
 from selora.files import REPOSITORY
 from selora.study.profiles import load_profile
 
-METHODS = ("full", "lora", "selora", "adalora", "dylora", "sora")  # whatever takes part in a step in its own way
-BATCH = {"batch_size": 4, "learning_rate": 1e-3}
+METHODS = (
+    "full",
+    "lora",
+    "selora",
+    "adalora",
+    "dylora",
+    "sora",
+    "grow-accumulated",
+)  # whatever takes part in a step in its own way
+BATCH = {"batch_size": 4, "learning_rate": 1e-3, "checkpoint_interval": 1}  # in the midst of a window too
 PROMPTS = ["heart clear", "lungs clear", "heart"]
 
 
@@ -35,9 +43,9 @@ def close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_an_accumulated_batch_trains_as_a_whole_one(base, data, tmp_path, name):
-    whole, expected = run(base, name, data, tmp_path / "whole.safetensors", **BATCH)
-    parts, found = run(base, name, data, tmp_path / "parts.safetensors", accumulation=2, **BATCH)
+def test_an_accumulated_batch_trains_as_a_whole_one(base, data, earlier, tmp_path, name):
+    whole, expected = run(base, name, data, tmp_path / "whole.safetensors", earlier, **BATCH)
+    parts, found = run(base, name, data, tmp_path / "parts.safetensors", earlier, accumulation=2, **BATCH)
     close(trained_tensors(parts), trained_tensors(whole))
     assert [r["rank"] for r in found["expansions"]] == [r["rank"] for r in expected["expansions"]]
     losses = [[row["train_loss"] for row in outcome["history"]] for outcome in (found, expected)]
@@ -66,7 +74,7 @@ def one_of_two(rank: int, folder: Path, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     base, data = tiny_pipeline(), tiny_data()
     for name in METHODS:
-        networks, outcome = run(base, name, data, folder / f"{name}.checkpoint", **BATCH)
+        networks, outcome = run(base, name, data, folder / f"{name}.checkpoint", finished_runs_of(base), **BATCH)
         save_file(trained_tensors(networks), folder / f"{name}.{rank}.safetensors")
         (folder / f"{name}.{rank}.json").write_text(json.dumps([outcome["expansions"], outcome["best_loss"]]))
     np.save(folder / f"images.{rank}.npy", draw(base))
@@ -89,8 +97,8 @@ def two(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_two_processes_train_as_one_and_both_grow_the_same_layers(two, base, data, tmp_path, name):
-    networks, outcome = run(base, name, data, tmp_path / "one.safetensors", **BATCH)
+def test_two_processes_train_as_one_and_both_grow_the_same_layers(two, base, data, earlier, tmp_path, name):
+    networks, outcome = run(base, name, data, tmp_path / "one.safetensors", earlier, **BATCH)
     first, second = (load_file(two / f"{name}.{rank}.safetensors") for rank in (0, 1))
     assert all(torch.equal(first[key], second[key]) for key in first), "bit for bit"
     close(first, trained_tensors(networks))
