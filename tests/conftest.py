@@ -230,9 +230,11 @@ SETTINGS = {
 }
 
 
-# all that need no other package; of the LoRAs that differ in their ranks alone, one
-RANKS_ALONE = {name for name in METHODS if name.startswith("ranks-")} - {"ranks-selora"}
-TRAINED = [name for name in METHODS if name not in ("base", "qlora", *RANKS_ALONE)]
+# all that need no other package; one of the LoRAs that differ in their ranks alone, and two of the growing ones that
+# differ in what they grow by: with sums that a checkpoint holds, and with a K of its own
+ALIKE = {name for name in METHODS if name.startswith(("ranks-", "grow-"))}
+ALIKE -= {"ranks-selora", "grow-accumulated", "grow-aligned"}
+TRAINED = [name for name in METHODS if name not in ("base", "qlora", *ALIKE)]
 
 
 class Killed(Exception):

@@ -32,19 +32,19 @@ def test_each_holds_selora_s_parameters_after_every_test(base, data, earlier, tm
     assert {r["step"] for r in records} == {2, 4, 6}
     for step in (2, 4, 6):
         for network in networks:
-            allowed = spent(earlier.expansions, sizes, network, step)
+            allowed = spent(earlier["selora"].expansions, sizes, network, step)
             grown = {(r["network"], r["layer"]) for r in records if r["step"] == step and r["expanded"]}
             left = allowed - spent(records, sizes, network, step)
             assert 0 <= left < min(size for key, size in sizes.items() if key[0] == network and key not in grown)
     assert all(r["gain"] is not None and r["b_norm"] >= 0 and r["fi_ratio"] >= 1 for r in records)
     chosen = [(r["step"], r["layer"]) for r in records if r["expanded"]]
-    assert sorted(chosen) != sorted((r["step"], r["layer"]) for r in earlier.expansions)
+    assert sorted(chosen) != sorted((r["step"], r["layer"]) for r in earlier["selora"].expansions)
 
 
 def test_the_papers_ratio_on_selora_s_schedule_is_selora_bit_for_bit(base, data, tmp_path, monkeypatch):
     plain, outcome = run(base, "selora", data, tmp_path / "a.safetensors")
     settings = METHODS["selora"][1] | SETTINGS["selora"]
-    earlier = Earlier({"settings": {"method": settings}}, outcome["expansions"])
+    earlier = {"selora": Earlier({"settings": {"method": settings}}, outcome["expansions"], [])}
     monkeypatch.setitem(SETTINGS, "grow-accumulated", {"window": 1})
     networks, again = run(base, "grow-accumulated", data, tmp_path / "b.safetensors", earlier)
     assert [{**r, "gain": r["fi_ratio"]} for r in outcome["expansions"]] == again["expansions"]
@@ -106,6 +106,7 @@ def test_settings_that_make_no_sense_are_refused(pipe, earlier, settings, messag
 
 def test_a_criterion_starts_from_selora_s_first_A_and_ranks(base, data, earlier, tmp_path):
     settings = {"method": {"rank": 2, "init": "peft", "interval": 2}}
-    higher = replace(earlier, result=earlier.result | {"settings": settings})
+    own = earlier["selora"]
+    higher = earlier | {"selora": replace(own, result=own.result | {"settings": settings})}
     networks, outcome = run(base, "grow-signal", data, tmp_path / "c.safetensors", higher, steps=2)
     assert {r["rank"] for r in outcome["expansions"]} == {2, 3}
