@@ -157,7 +157,7 @@ def test_the_study_by_the_command_is_run_all(tmp_path, monkeypatch):
     main([*given, "--methods", "base,lora"])
     assert read_json(tmp_path / "seen.json") == {
         "profile": "smoke", "datasets": "", "methods": "base,lora", "data_root": "", "results": str(tmp_path),
-        "executor": "local",
+        "executor": "cores",
     }  # fmt: skip
     assert (tmp_path / "smoke" / "notebooks" / "run_all.ipynb").exists()
     with pytest.raises(SystemExit, match="selora: AssertionError: no such method"):
