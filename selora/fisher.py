@@ -36,12 +36,17 @@ def sample_gradients(
     Returns:
         The gradients of B^T, its last row the candidate's, (N, r + 1, d_out), and of A, (N, r, d_in); float32 or finer.
     """
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    x = x.reshape(x.shape[0], -1, x.shape[-1]).to(dtype)  # (N, T, d_in)
-    d = d.reshape(d.shape[0], -1, d.shape[-1]).to(dtype)  # (N, T, d_out)
-    hidden = scaling * (x @ torch.cat([A, K]).to(dtype).T)  # (N, T, r + 1)
-    factors = [(hidden, d), (scaling * (d @ B.to(dtype)), x)]
+    x, d = by_tokens(x, d)
+    hidden = scaling * (x @ torch.cat([A, K]).to(x.dtype).T)  # (N, T, r + 1)
+    factors = [(hidden, d), (scaling * (d @ B.to(x.dtype)), x)]
     return factors if x.shape[1] < len(A) else [multiply(pair) for pair in factors]
+
+
+def by_tokens(x: torch.Tensor, d: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs (N, ..., d_in) and output gradients (N, ..., d_out) as (N, T, d_in) and (N, T, d_out), in x's precision or,
+    where that is coarser, float32."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return x.reshape(len(x), -1, x.shape[-1]).to(dtype), d.reshape(len(d), -1, d.shape[-1]).to(dtype)
 
 
 def multiply(gradients: Gradients) -> torch.Tensor:
@@ -106,8 +111,7 @@ def fi_ratio(original: float, candidate: float) -> float:
 def weight_gradients(x: torch.Tensor, d: torch.Tensor, scaling: float) -> Gradients:
     """g_n = s D_n^T X_n by sample, of inputs x (N, ..., d_in) and output gradients d (N, ..., d_out): as factors where
     tokens are so few that these are smaller, and cheaper to square."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    x, d = (t.reshape(len(t), -1, t.shape[-1]).to(dtype) for t in (x, d))
+    x, d = by_tokens(x, d)
     pair = (scaling * d, x)
     rows, columns = d.shape[-1], x.shape[-1]
     return pair if x.shape[1] * (rows + columns) < rows * columns else multiply(pair)
