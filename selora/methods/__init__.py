@@ -63,13 +63,12 @@ METHODS = {
 }
 
 
-CONTROLS = ("lora-matched", "selora-random", "ranks-selora", "ranks-alike", "ranks-shuffled", "ranks-by-size")
 BUILDS_ON = {  # whose finished runs a method reads
-    **dict.fromkeys(CONTROLS, ("selora",)),
+    **{name: ("selora",) for name in METHODS if name.startswith(("ranks-", "grow-"))},
+    **dict.fromkeys(("lora-matched", "selora-random"), ("selora",)),
     "ranks-increlora": ("selora", "increlora"),
     "ranks-gora": ("selora", "gora"),
 }
-BUILDS_ON |= {name: ("selora",) for name in METHODS if name.startswith("grow-")}
 PACKAGES = {"qlora": "bitsandbytes"}  # of methods that need one beside the study's
 
 

@@ -58,16 +58,16 @@ def make_on_cores(runs: list[Run]) -> None:
         return make_here(runs)
     first, later = in_order(runs)
     print(f"{len(runs)} runs, {workers} at a time, one thread each", flush=True)
-    started, made = time.perf_counter(), 0
+    started, made, total = time.perf_counter(), 0, len(first) + len(later)
     with workers_of_one_thread(workers) as pool:
         for wave in (first, later):
             under_way = {pool.submit(make_run, run): run for run in wave}
             for future in as_completed(under_way):
                 future.result()
                 run, made = under_way[future], made + 1
-                left = (time.perf_counter() - started) / made * (len(first) + len(later) - made) / 60
+                left = (time.perf_counter() - started) / made * (total - made) / 60
                 what = f"{run.method} on {run.dataset}, seed {run.seed}"
-                print(f"{what}  ({made} of {len(first) + len(later)}, about {left:.0f} min left)", flush=True)
+                print(f"{what}  ({made} of {total}, about {left:.0f} min left)", flush=True)
 
 
 def available_cores() -> int:

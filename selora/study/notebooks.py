@@ -11,6 +11,7 @@ from nbclient.exceptions import DeadKernelError
 from selora.files import NOTEBOOKS, PUBLISHED, hash_file, read_json, write_json
 from selora.methods import METHODS
 from selora.study.fingerprints import short_hash
+from selora.study.grid import available_cores
 from selora.study.lock import alone
 
 FIRST = ("base", "full", "lora", "dylora", "adalora", "selora")  # methods with a notebook of their own
@@ -73,7 +74,7 @@ def hash_left(folder: Path) -> str:
 
 def said_threads() -> str:
     """How many threads the notebooks will compute with, and how to change that."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = available_cores()
     threads = os.environ.get("OMP_NUM_THREADS") or f"up to {cores}"
     return (
         f"Computing with {threads} threads on {cores} cores. Beside another job fewer are faster, by a lot: "
