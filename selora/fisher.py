@@ -43,8 +43,8 @@ def sample_gradients(
 
 
 def by_tokens(x: torch.Tensor, d: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs (N, ..., d_in) and output gradients (N, ..., d_out) as (N, T, d_in) and (N, T, d_out), in x's precision or,
-    where that is coarser, float32."""
+    """Inputs (N, ..., d_in) and output gradients (N, ..., d_out) as (N, T, d_in) and (N, T, d_out), in x's precision
+    or, where that is coarser, float32."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     return x.reshape(len(x), -1, x.shape[-1]).to(dtype), d.reshape(len(d), -1, d.shape[-1]).to(dtype)
 
