@@ -73,8 +73,8 @@ class Latents:
 def cached_latents(vae: AutoencoderKL, examples: Sequence[Example], size: int, cache: Path, batch_size: int) -> Latents:
     """`encode` of some examples, kept in folder `cache` in shards, each under a hash of all it depends on.
 
-    They are kept under what they come from: the autoencoder's weights and configuration, the bytes of the pictures, and
-    the code that reads those. Several processes share the work.
+    They are kept under what they come from: the autoencoder's weights and configuration, the bytes of the pictures, the
+    code that reads those, and the batch size, which the last digits of a convolution follow. Several processes share the work.
 
     Raises:
         DataError: for a missing or broken image.
@@ -82,7 +82,7 @@ def cached_latents(vae: AutoencoderKL, examples: Sequence[Example], size: int, c
     weights = vae.state_dict().items()
     model = hash_tensors({k: v for k, v in weights if not k.startswith(("decoder", "post_quant_conv"))})
     own = {name: value for name, value in vae.config.items() if not name.startswith("_")}  # less where it was read from
-    model += repr((size, own, readers(), "one thread")).encode()
+    model += repr((size, own, readers(), batch_size, "one thread")).encode()
     parts = [examples[start : start + SHARD] for start in range(0, len(examples), SHARD)]
     paths = [cache / f"latents-{hashlib.sha256(model + stamps(part)).hexdigest()[:16]}.npy" for part in parts]
     this = machine.state()

@@ -116,7 +116,8 @@ def score_reference(
         the reference, which no adapter of the denoiser can better; with `score_prompts`), each as `compare`, and
         reference (`score_prompts` of the reference images themselves).
     """
-    digest = hashlib.sha256(reference.tobytes() + others.tobytes() + repr(examples).encode())
+    made_of = repr((batch_size, examples)).encode()
+    digest = hashlib.sha256(reference.tobytes() + others.tobytes() + made_of)
     for module in (judges.encoder, judges.clip, judges.classifier, vae):
         digest.update(hash_tensors(module.state_dict()))
     path = cache / f"limits-{digest.hexdigest()[:16]}.safetensors"

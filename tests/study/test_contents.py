@@ -133,8 +133,9 @@ def test_latents_of_a_replaced_picture_or_another_autoencoder_are_made_anew(fold
     assert len(list(cache.iterdir())) == 3
 
 
-def test_latents_kept_for_all_runs_do_not_follow_how_many_threads_made_them(tmp_path):
-    """The sums of a convolution do, in their last digits, and with them all that is trained on it."""
+def test_latents_kept_for_all_runs_do_not_follow_who_made_them_first(tmp_path):
+    """The sums of a convolution follow threads and the batch's size, in their last digits, and with them all that is
+    trained on it."""
     vae = AutoencoderKL.from_pretrained(REPOSITORY / "data" / "mini-sd", subfolder="vae")
     paths = sorted((REPOSITORY / "data" / "montgomery-drr" / "images").iterdir())[:4]
     found, before = [], torch.get_num_threads()
@@ -145,6 +146,8 @@ def test_latents_kept_for_all_runs_do_not_follow_how_many_threads_made_them(tmp_
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
     assert torch.equal(*found)
+    after = [cached_latents(vae, examples, 128, tmp_path / "both", size)[:] for size in (1, 4)]  # smoke, then quick
+    assert torch.equal(after[1], found[0])
 
 
 @pytest.mark.parametrize("profile", ["quick"])
