@@ -74,7 +74,8 @@ def cached_latents(vae: AutoencoderKL, examples: Sequence[Example], size: int, c
     """`encode` of some examples, kept in folder `cache` in shards, each under a hash of all it depends on.
 
     They are kept under what they come from: the autoencoder's weights and configuration, the bytes of the pictures, the
-    code that reads those, and the batch size, which the last digits of a convolution follow. Several processes share the work.
+    code that reads those, and the batch size, which the last digits of a convolution follow. Several processes share
+    the work.
 
     Raises:
         DataError: for a missing or broken image.
