@@ -51,10 +51,8 @@ def make_on_cores(runs: list[Run]) -> None:
     Raises:
         RuntimeError: where a run's process was lost. What a run itself raises comes as it is, and ends the others.
     """
-    import torch  # late: where all is finished, nothing needs it
-
-    workers = min(available_cores(), psutil.virtual_memory().total // MEMORY, len(runs))
-    if workers < 2 or torch.cuda.is_available():
+    workers = at_once(len(runs))
+    if workers < 2:
         return make_here(runs)
     first, later = in_order(runs)
     print(f"{len(runs)} runs, {workers} at a time, one thread each", flush=True)
@@ -68,6 +66,13 @@ def make_on_cores(runs: list[Run]) -> None:
                 left = (time.perf_counter() - started) / made * (total - made) / 60
                 what = f"{run.method} on {run.dataset}, seed {run.seed}"
                 print(f"{what}  ({made} of {total}, about {left:.0f} min left)", flush=True)
+
+
+def at_once(jobs: int) -> int:
+    """How many of some runs or notebooks there are cores and memory for, with one thread each; 1 on a GPU."""
+    import torch  # late: where all is finished, nothing needs it
+
+    return 1 if torch.cuda.is_available() else min(available_cores(), psutil.virtual_memory().total // MEMORY, jobs)
 
 
 def available_cores() -> int:
@@ -93,8 +98,8 @@ def workers_of_one_thread(count: int) -> Iterator[ProcessPoolExecutor]:
         yield pool
     except BrokenProcessPool:
         raise RuntimeError(
-            "the process of a run was lost, most likely for want of memory; finished runs stay, start again to go on, "
-            "with executor local for one run at a time"
+            "the process of a run or notebook was lost, most likely for want of memory; finished runs stay, start "
+            "again to go on, with executor local for one at a time"
         ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

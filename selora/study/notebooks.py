@@ -3,6 +3,8 @@
 import ast
 import os
 import time
+from collections.abc import Iterator
+from concurrent.futures import as_completed
 from pathlib import Path
 
 import papermill
@@ -11,7 +13,7 @@ from nbclient.exceptions import DeadKernelError
 from selora.files import NOTEBOOKS, PUBLISHED, hash_file, read_json, write_json
 from selora.methods import METHODS
 from selora.study.fingerprints import short_hash
-from selora.study.grid import available_cores
+from selora.study.grid import at_once, available_cores, workers_of_one_thread
 from selora.study.lock import alone
 
 FIRST = ("base", "full", "lora", "dylora", "adalora", "selora")  # methods with a notebook of their own
@@ -37,7 +39,8 @@ def numbered(methods: list[str]) -> list[Path]:
 
 
 def run_notebooks(notebooks: list[Path], parameters: dict, folder: Path, inputs: str = "") -> None:
-    """Execute notebooks in order, leaving the executed copies in `folder/notebooks`.
+    """Execute notebooks, leaving the executed copies in `folder/notebooks`: in order, or with executor `cores`, for
+    which all their runs have been made, one on each core.
 
     Nothing is executed where the last call ended well with the same notebooks, parameters and inputs, and all that it
     left in the folder is there as it was: then there is nothing to make, and each kernel would only import and read.
@@ -47,6 +50,7 @@ def run_notebooks(notebooks: list[Path], parameters: dict, folder: Path, inputs:
 
     Raises:
         RuntimeError: at the first that fails, with its name and its error.
+        ValueError: before any is executed, for a parameter that one of them does not have.
         Busy: where another process is at work there.
     """
     stamp = folder / "finished.json"
@@ -60,7 +64,6 @@ def run_notebooks(notebooks: list[Path], parameters: dict, folder: Path, inputs:
             print(f"Nothing to make: all of {folder} is as it was left (remove {stamp.name} there to execute anew).")
             return
         stamp.unlink(missing_ok=True)
-        print(said_threads(), flush=True)
         execute(notebooks, parameters, folder)
         write_json(stamp, asked | {"left": hash_left(folder)})
 
@@ -72,9 +75,11 @@ def hash_left(folder: Path) -> str:
     return short_hash((path.relative_to(folder).as_posix(), hash_file(path)) for path in files)
 
 
-def said_threads() -> str:
+def said_threads(workers: int) -> str:
     """How many threads the notebooks will compute with, and how to change that."""
     cores = available_cores()
+    if workers > 1:
+        return f"{workers} notebooks at a time on {cores} cores, one thread each."
     threads = os.environ.get("OMP_NUM_THREADS") or f"up to {cores}"
     return (
         f"Computing with {threads} threads on {cores} cores. Beside another job fewer are faster, by a lot: "
@@ -84,30 +89,55 @@ def said_threads() -> str:
 
 def execute(notebooks: list[Path], parameters: dict, folder: Path) -> None:
     """What `run_notebooks` does where there is something to make, saying after each notebook what time is left."""
-    (folder / "notebooks").mkdir(parents=True, exist_ok=True)
-    usual, taken = usual_seconds(), {}
-    for place, notebook in enumerate(notebooks, start=1):
+    for notebook in notebooks:
         known = papermill.inspect_notebook(notebook)
-        unknown = sorted(set(parameters) - set(known))
-        if unknown:
+        if unknown := sorted(set(parameters) - set(known)):
             raise ValueError(f"{notebook.name} has no parameter {', '.join(unknown)}: it has {', '.join(known)}")
-        started, copy, before = time.perf_counter(), folder / "notebooks" / notebook.name, count_runs(folder)
-        try:
-            papermill.execute_notebook(
-                notebook, copy, parameters, progress_bar=False, extra_arguments=["--log-level=ERROR"]
-            )
-        except DeadKernelError:
-            raise RuntimeError(
-                f"{notebook.name} lost its kernel, most likely for want of memory (see {copy})"
-            ) from None
-        except papermill.PapermillExecutionError as error:
-            raise RuntimeError(f"{notebook.name} failed with {error.ename}: {error.evalue} (see {copy})") from None
-        seconds = time.perf_counter() - started
+    (folder / "notebooks").mkdir(parents=True, exist_ok=True)
+    workers = at_once(len(notebooks)) if parameters.get("executor") == "cores" else 1
+    print(said_threads(workers), flush=True)
+    usual, taken, before = usual_seconds(), {}, count_runs(folder)
+    left = [path.stem for path in notebooks]
+    for notebook, seconds in executed(notebooks, parameters, folder, workers):
+        left.remove(notebook.stem)
+        done = f"{len(notebooks) - len(left)} of {len(notebooks)}"
         if count_runs(folder) > before or notebook.stem not in METHODS_OF:  # else it only read what was finished
             taken[notebook.stem] = seconds
-        left = seconds_left(taken, [path.stem for path in notebooks[place:]], usual)
-        words = f", about {left / 60:.0f} min left" if left is not None else ""
-        print(f"{notebook.name}  {seconds:.0f} s  ({place} of {len(notebooks)}{words})", flush=True)
+        before, rest = count_runs(folder), seconds_left(taken, left, usual)
+        words = f", about {rest / workers / 60:.0f} min left" if rest is not None else ""
+        print(f"{notebook.name}  {seconds:.0f} s  ({done}{words})", flush=True)
+
+
+def executed(notebooks: list[Path], parameters: dict, folder: Path, workers: int) -> Iterator[tuple[Path, float]]:
+    """Execute notebooks, `workers` at a time; each as it is done, with its seconds."""
+    if workers < 2:
+        for notebook in notebooks:
+            yield notebook, execute_one(notebook, parameters, folder)
+        return
+    usual = usual_seconds()
+    longest = sorted(notebooks, key=lambda path: usual.get(path.stem, 0), reverse=True)
+    with workers_of_one_thread(workers) as pool:
+        under_way = {pool.submit(execute_one, path, parameters, folder): path for path in longest}
+        for future in as_completed(under_way):
+            yield under_way[future], future.result()
+
+
+def execute_one(notebook: Path, parameters: dict, folder: Path) -> float:
+    """Execute a notebook, its copy in `folder/notebooks`; the seconds it took.
+
+    Raises:
+        RuntimeError: where it fails, with its name and its error.
+    """
+    started, copy = time.perf_counter(), folder / "notebooks" / notebook.name
+    try:
+        papermill.execute_notebook(
+            notebook, copy, parameters, progress_bar=False, extra_arguments=["--log-level=ERROR"]
+        )
+    except DeadKernelError:
+        raise RuntimeError(f"{notebook.name} lost its kernel, most likely for want of memory (see {copy})") from None
+    except papermill.PapermillExecutionError as error:
+        raise RuntimeError(f"{notebook.name} failed with {error.ename}: {error.evalue} (see {copy})") from None
+    return time.perf_counter() - started
 
 
 def count_runs(folder: Path) -> int:

@@ -1,6 +1,7 @@
 """Committed notebooks are clean, take the same parameters, and refuse unknown ones."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import nbformat
 import papermill
@@ -102,14 +103,49 @@ def test_an_unknown_parameter_fails_under_papermill(tmp_path):
         )
 
 
+def write_book(path: Path, *cells: str) -> Path:
+    """A notebook of code cells, the first of which holds its parameters."""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    book.cells[0].metadata["tags"] = ["parameters"]
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(book, path)
+    return path
+
+
+WAITS = """
+import os, time
+from pathlib import Path
+here, there = Path(folder, "{own}"), Path(folder, "{other}")
+here.write_text(os.environ["OMP_NUM_THREADS"])
+while not there.exists():
+    time.sleep(0.1)
+"""
+
+
+def test_on_cores_notebooks_run_side_by_side_with_one_thread_each(tmp_path, monkeypatch):
+    """Each of the two waits for what the other writes: one after the other they would never end."""
+    monkeypatch.setattr(notebooks, "at_once", lambda jobs: min(2, jobs))
+    books = [
+        write_book(tmp_path / "1_a.ipynb", 'folder = ""\nexecutor = ""', WAITS.format(own="a", other="b")),
+        write_book(tmp_path / "2_b.ipynb", 'folder = ""\nexecutor = ""', WAITS.format(own="b", other="a")),
+    ]
+    run_notebooks(books, {"folder": str(tmp_path), "executor": "cores"}, tmp_path / "out")
+    assert [(tmp_path / name).read_text() for name in "ab"] == ["1", "1"]
+    assert sorted(path.name for path in (tmp_path / "out/notebooks").iterdir()) == ["1_a.ipynb", "2_b.ipynb"]
+
+
+def test_on_cores_a_failing_notebook_is_named_and_ends_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "at_once", lambda jobs: min(2, jobs))
+    books = [
+        write_book(tmp_path / "1_waits.ipynb", 'folder = ""\nexecutor = ""', WAITS.format(own="a", other="never")),
+        write_book(tmp_path / "2_fails.ipynb", 'folder = ""\nexecutor = ""', "1 / 0"),
+    ]
+    with pytest.raises(RuntimeError, match="2_fails.ipynb failed with ZeroDivisionError: division by zero"):
+        run_notebooks(books, {"folder": str(tmp_path), "executor": "cores"}, tmp_path / "out")
+
+
 def test_a_failing_notebook_is_named_with_its_error_and_ends_the_rest(tmp_path):
-    cells = ['folder = ""', "1 / 0"]
-    for name in ("1_fails", "2_never"):
-        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
-        book.cells[0].metadata["tags"] = ["parameters"]
-        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nbformat.write(book, tmp_path / f"{name}.ipynb")
-    books = sorted(tmp_path.glob("*.ipynb"))
+    books = [write_book(tmp_path / f"{name}.ipynb", 'folder = ""', "1 / 0") for name in ("1_fails", "2_never")]
     with pytest.raises(ValueError, match="1_fails.ipynb has no parameter profile: it has folder"):
         run_notebooks(books, {"profile": "smoke"}, tmp_path / "out")
     with pytest.raises(RuntimeError, match="1_fails.ipynb failed with ZeroDivisionError: division by zero"):
@@ -178,4 +214,5 @@ def test_the_time_left_is_scaled_by_what_was_measured():
 @pytest.mark.parametrize(("given", "words"), [("1", "with 1 threads"), (None, "with up to ")])
 def test_threads_are_named_with_how_to_set_them(monkeypatch, given, words):
     monkeypatch.setenv("OMP_NUM_THREADS", given) if given else monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert words in said_threads() and "OMP_NUM_THREADS=1 make run_all" in said_threads()
+    assert words in said_threads(1) and "OMP_NUM_THREADS=1 make run_all" in said_threads(1)
+    assert "3 notebooks at a time" in said_threads(3)
