@@ -54,6 +54,29 @@ def kid_points(runs: pd.DataFrame) -> Figure:
     return figure
 
 
+def lengths_figure(curves: pd.DataFrame, runs: pd.DataFrame, title: str) -> Figure:
+    """Validation loss during the longest runs, a thin line for each seed, and KID of runs of several lengths: a point
+    for each seed, a line through their means.
+
+    Args:
+        curves: method, seed, step, val_loss; runs: method, seed, steps, kid.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    for color, marker, method in zip(COLOURS, MARKERS, dict.fromkeys(runs.method), strict=False):
+        for _, curve in curves[curves.method == method].dropna(subset="val_loss").groupby("seed"):
+            axes[0].plot(curve.step, curve.val_loss, color=color, linewidth=0.8, marker=marker, markersize=3)
+        own = runs[runs.method == method]
+        axes[1].scatter(own.steps, 1000 * own.kid, s=14, color=color, marker=marker, alpha=0.6, linewidth=0)
+        means = 1000 * own.groupby("steps").kid.mean()
+        axes[1].plot(means.index, means, color=color, marker=marker, label=method)
+    axes[0].set(xlabel="step", ylabel="validation loss\nbetter ↓")
+    axes[1].set(xlabel="steps of the run", ylabel="KID x 1000\nbetter ↓", xticks=sorted(runs.steps.unique()))
+    axes[1].legend(fontsize=8)
+    figure.suptitle(title)
+    sns.despine(figure)
+    return figure
+
+
 def seed_differences(pairs: pd.DataFrame, table: pd.DataFrame, words: Mapping[str, str], title: str) -> Figure:
     """Differences of methods from one of them, a panel for each score: a point for each seed, a bar at their mean, and
     a line for the 95 % interval where there is one.

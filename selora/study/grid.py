@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from selora.data.folders import named_root
-from selora.study.profiles import check_choices
+from selora.study.profiles import check_choices, load_profile
 from selora.study.results import Run
 from selora.study.run import make_run
 
@@ -124,7 +124,7 @@ def make_on_ray(runs: list[Run]) -> None:
     on a CPU where the cluster has no GPU. Each is `python -m selora.study`, with all its checks.
 
     Every machine needs this environment and repository, and the results on a disk that all share. A run that builds on
-    others waits for them.
+    others waits for them. One whose settings its profile does not have, as of fewer steps, is made here.
     """
     try:
         import ray
@@ -135,16 +135,25 @@ def make_on_ray(runs: list[Run]) -> None:
     resources = {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
     # a worker that has made its run ends, and with it what it held of the GPU
     task = ray.remote(max_calls=1, max_retries=RETRIES, **resources)(make_by_command)
+    here = [run for run in runs if not is_named(run)]
+    runs = [run for run in runs if is_named(run)]
     needed = [needed for run in runs for needed in run.builds_on]
     made = {}  # by folder: each once, and in time
     for run in sorted([*runs, *needed], key=lambda run: len(run.builds_on)):
         if run.folder not in made:
             made[run.folder] = task.remote(arguments_of(run), *(made[other.folder] for other in run.builds_on))
+    make_here(here)
     try:
         ray.get(list(made.values()))
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", error)  # what the run itself raised, without the worker's traceback
         raise RuntimeError(f"a run failed on the cluster; finished ones stay, start again to go on. {cause}") from error
+
+
+def is_named(run: Run) -> bool:
+    """Whether a run is what its profile, data set, method and seed name, so that a command can make it."""
+    named = load_profile(run.profile.file or run.profile.name)
+    return named.run_settings(run.dataset, run.method) == run.profile.run_settings(run.dataset, run.method)
 
 
 def arguments_of(run: Run) -> list[str]:

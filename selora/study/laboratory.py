@@ -77,10 +77,6 @@ class Study:
         methods = self.profile.methods
         return self.runs(methods) + (self.ablation_runs() if "selora" in methods else [])
 
-    def run_everything(self) -> None:
-        """Make all runs of the profile at once, for an executor that has many machines."""
-        self.make(self.everything())
-
     def make(self, runs: list[Run]) -> pd.DataFrame:
         """Make runs, skipping what is done, or read those that are published; the main scores of each."""
         if missing := [run for run in runs if not run.done]:

@@ -12,6 +12,7 @@ from nbclient.exceptions import DeadKernelError
 
 from selora.files import NOTEBOOKS, PUBLISHED, hash_file, read_json, write_json
 from selora.methods import METHODS
+from selora.study.beside import LENGTHS
 from selora.study.fingerprints import short_hash
 from selora.study.grid import at_once, available_cores, workers_of_one_thread
 from selora.study.lock import alone
@@ -29,6 +30,7 @@ METHODS_OF = {  # a notebook without any of its methods is left out
     "09_lambda": {"selora"},
     "10_rank_maps": {"selora"},
     "16_budgets": BUDGETS,
+    "18_lengths": {*LENGTHS},
 }
 
 

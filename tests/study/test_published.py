@@ -81,13 +81,14 @@ def test_the_time_of_runs_is_what_the_published_ones_took(tmp_path, shown):
 
 
 @pytest.mark.parametrize(
-    "name", ["04_lora", "09_lambda", "10_rank_maps", "12_table1", "13_samples", "14_audit", "16_budgets"]
+    "name",
+    ["04_lora", "09_lambda", "10_rank_maps", "12_table1", "13_samples", "14_audit", "16_budgets", "18_lengths"],
 )
 def test_in_a_fresh_clone_it_runs_on_the_published_results(tmp_path, name):
     """Under papermill, from the folder of notebooks as JupyterLab starts them. Without 11_controls, which looks at
     every picture of both sets, for minutes."""
     given = {"profile": "quick", "results": str(tmp_path / "results")}
-    if name in ("04_lora", "09_lambda", "16_budgets"):  # they make runs, unless asked not to
+    if name in ("04_lora", "09_lambda", "16_budgets", "18_lengths"):  # they make runs, unless asked not to
         given["published"] = True
     papermill.execute_notebook(
         NOTEBOOKS / f"{name}.ipynb", tmp_path / "out.ipynb", given, progress_bar=False, cwd=NOTEBOOKS

@@ -18,7 +18,8 @@ from selora.methods import BUILDS_ON, METHODS, named
 
 FOLDER = Path(__file__).parent
 NOT_OF_A_RUN = {
-    *("name", "datasets", "methods", "seeds", "ablation", "ablation_datasets", "fewer"),  # which runs there are
+    *("name", "datasets", "methods", "seeds", "ablation", "ablation_datasets"),  # which runs there are
+    *("fewer", "lengths"),
     *("accumulation", "gradient_checkpointing", "compile", "checkpoint_interval"),  # how a machine gets there
     *("data_root", "method_settings", "audit_steps", "file"),
 }
@@ -55,6 +56,7 @@ class Profile:
     ablation_datasets: list[str] | None = None  # where; without it, all of the profile's
     # of some methods how many of the seeds, per data set and under 'other' of those that are not named; without it all
     fewer: dict[str, dict[str, int]] = field(default_factory=dict)
+    lengths: dict[str, list[int]] = field(default_factory=dict)  # steps of further runs, per data set
     method_settings: dict[str, dict] = field(default_factory=dict)
     audit_steps: int = 60  # of each of the audit's short trainings, which are probed six times
     data_root: str | None = None  # folder of the real data sets; without it SELORA_DATA, else data/raw
@@ -70,7 +72,7 @@ class Profile:
         for f in fields(self):
             if not fits(getattr(self, f.name), f.type):
                 self.refuse(f.name, getattr(self, f.name), f"be of the kind {kind_name(f.type)}")
-        check_choices("data set", [*self.datasets, *(self.ablation_datasets or [])], DATASETS)
+        check_choices("data set", [*self.datasets, *(self.ablation_datasets or []), *self.lengths], DATASETS)
         check_choices("method", [*self.methods, *self.fewer, *self.method_settings], METHODS)
         for method, counts in self.fewer.items():
             check_choices(f"data set in fewer of {method}", list(counts), [*DATASETS, "other"])
@@ -102,6 +104,10 @@ class Profile:
         for name, steps in self.steps.items():
             if steps < 1:
                 self.refuse(f"steps of {name}", steps, "be 1 or more")
+        for name, lengths in self.lengths.items():
+            for steps in lengths:
+                if steps < 1:
+                    self.refuse(f"lengths of {name}", steps, "be a number of steps, 1 or more")
         if not 0 <= self.prompt_dropout <= 1:
             self.refuse("prompt_dropout", self.prompt_dropout, "be a share, from 0 to 1")
         if self.resolution % 8:

@@ -26,6 +26,7 @@ KEPT = (
     "tuning.csv",
     "figures/*.png",
     "runs/*/*/*/*.json",
+    "lengths/*/*/runs/*/*/*/result.json",
     "runs/*/*/*/history.csv",
     "runs/*/*/*/ranks.csv",
     "runs/*/selora/*/expansions.csv",  # other methods' would take three megabytes
