@@ -14,7 +14,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from torch import nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from selora.adapters import ADAPTER, linear_layers, trainable_parameters
 from selora.analysis.paper_numbers import released_layers

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from tqdm import tqdm
+from tqdm.auto import tqdm
 from transformers import CLIPTokenizer
 
 from selora import data

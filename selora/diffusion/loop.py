@@ -15,7 +15,7 @@ from accelerate.utils import reduce
 from diffusers import SchedulerMixin
 from torch import nn
 from torch.nn.functional import mse_loss
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from selora.adapters import restore_tensors, trained_tensors
 from selora.diffusion import machine

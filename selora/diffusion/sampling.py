@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from diffusers import StableDiffusionPipeline
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from selora.diffusion import machine
 from selora.diffusion.draws import SOLVER, START, generator

@@ -64,10 +64,13 @@ def draw_map(axis: Axes, table: pd.DataFrame, scale: Normalize, annotate: bool) 
     axis.tick_params(axis="y", rotation=0)
 
 
-def rank_map(ranks: pd.DataFrame, title: str) -> Figure:
-    """Fig. 3 of the paper: rank of each layer (mean over seeds) by its place in the network and its kind of weight."""
+def rank_map(ranks: pd.DataFrame, title: str, largest: float | None = None) -> Figure:
+    """Fig. 3 of the paper: rank of each layer (mean over seeds) by its place in the network and its kind of weight.
+
+    largest: where the scale of colours ends; without it, at the largest rank there is.
+    """
     maps = {network: by_place(ranks[ranks.network == network]) for network in networks_of(ranks)}
-    largest = max(table.max().max() for table in maps.values())
+    largest = largest or max(table.max().max() for table in maps.values())
     figure, axes = plt.subplots(
         len(maps), 1, figsize=(8, 0.34 * sum(len(m) + 3 for m in maps.values())), layout="constrained",
         gridspec_kw={"height_ratios": [len(m) for m in maps.values()]}, squeeze=False,

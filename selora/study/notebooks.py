@@ -16,6 +16,7 @@ from selora.study.beside import LENGTHS
 from selora.study.fingerprints import short_hash
 from selora.study.grid import at_once, available_cores, workers_of_one_thread
 from selora.study.lock import alone
+from selora.study.touch import nobody_in_front
 
 FIRST = ("base", "full", "lora", "dylora", "adalora", "selora")  # methods with a notebook of their own
 BUDGETS = {method for method in METHODS if method.startswith("ranks-")}
@@ -96,6 +97,7 @@ def execute(notebooks: list[Path], parameters: dict, folder: Path) -> None:
         if unknown := sorted(set(parameters) - set(known)):
             raise ValueError(f"{notebook.name} has no parameter {', '.join(unknown)}: it has {', '.join(known)}")
     (folder / "notebooks").mkdir(parents=True, exist_ok=True)
+    nobody_in_front()
     workers = at_once(len(notebooks)) if parameters.get("executor") == "cores" else 1
     print(said_threads(workers), flush=True)
     usual, taken, before = usual_seconds(), {}, count_runs(folder)

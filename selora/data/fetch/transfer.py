@@ -10,7 +10,7 @@ from pathlib import Path, PureWindowsPath
 
 import requests
 import urllib3
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from selora.data.example import DataError
 

@@ -35,6 +35,24 @@ def difference(runs: pd.DataFrame, others: pd.DataFrame, name: str) -> Estimate:
     return over_seeds(figures, own - other if own.shape == other.shape else np.full((len(pairs), 1), np.nan))
 
 
+def redrawn(runs: pd.DataFrame, name: str, what: str, count: int = 500) -> pd.DataFrame:
+    """A score of each method of one data set in `count` draws: of its seeds (the same for all methods that have as
+    many), of the prompts, or of both; a row for each draw, a column for each method.
+
+    Args:
+        what: 'seeds', 'prompts' or 'seeds and prompts'.
+    """
+    found = {}
+    for method, own in runs.groupby("method", sort=False):
+        draw, figures, drawn = np.random.default_rng(0), own[name].to_numpy(dtype=float), resampled(own.bootstrap, name)
+        seeds = draw.integers(len(own), size=(count, len(own))) if "seeds" in what else [np.arange(len(own))] * count
+        columns = np.arange(count) % drawn.shape[1]  # the same resamples of the prompts for every run
+        by_prompts = "prompts" in what
+        rows = [drawn[chosen, c] if by_prompts else figures[chosen] for chosen, c in zip(seeds, columns, strict=True)]
+        found[method] = np.mean(rows, axis=1)
+    return pd.DataFrame(found)
+
+
 def against(runs: pd.DataFrame, method: str, name: str) -> pd.DataFrame:
     """`difference` from one method of each other in one data set's runs, by method: value, low, high, p.
 
