@@ -55,7 +55,7 @@ def replay(tests: pd.DataFrame, own: tuple[float, int], threshold: float, interv
     left.set(title=f"first test (step {first.step.min()}): exact", xlim=(1, max(2, threshold)))
     left.legend(fontsize=8)
     right.set(xlabel=f"step; the run tested every {own[1]}", title="all tests: on this trajectory (filled: exact)")
-    right.set(ylim=(0, 1.02))
+    right.set(ylim=(0, 1.02), xlim=(0, 1.03 * tests.step.max()))
     figure.suptitle(f"{title}: λ = {threshold:g}, a test every {interval} steps")
     sns.despine(figure)
     return figure
@@ -90,7 +90,7 @@ def resampled_kid(draws: pd.DataFrame, kid: pd.Series, draw: int, title: str) ->
     left.scatter(1000 * kid[methods], places, marker="|", s=90, color="black", label="as it was")
     left.scatter(1000 * draws[methods].iloc[draw], places, s=22, color=COLOURS[1], zorder=3, label=f"draw {draw}")
     left.set(yticks=places, yticklabels=methods, ylim=(len(methods) - 0.4, -0.6), xlabel="KID x 1000\n← better")
-    left.legend(fontsize=7)
+    left.legend(fontsize=7, loc="lower right")
     best = draws[methods].idxmin(axis=1).value_counts(normalize=True).reindex(methods, fill_value=0)
     right.barh(places, 100 * best, color=COLOURS[0])
     right.set(xlabel="is the best, per cent of the draws", xlim=(0, 100))
