@@ -119,24 +119,27 @@ def measure(run: Run, yardstick: Training, rounds: int) -> dict:
 
     Returns:
         method; ranks ('final' or 'first'); parameters; step_ms and p95_ms, the median and 95th percentile of `rounds`
-        plain steps, step and p95, the same as ratios to LoRA's; interval; probe, a step that tests or cuts layers over
-        a plain one (medians); own, a plain one over one of the same layers without the method's doings; gflop of a
-        plain step; memory_mb; optimizer_mb; file_mb of what the finished run saved. What there is not is None.
+        plain steps; step, a plain step over LoRA's of the same turn (median); p95 over LoRA's; gflop of a plain step;
+        memory_mb; optimizer_mb; file_mb of what the finished run saved; interval; probe, a step that tests or cuts
+        layers over a plain one; own, a plain one over one of the same layers without the method's doings (medians of
+        turns). What there is not is None.
     """
     other = open_training(run)
     times = in_turns({"lora": yardstick.plain_step, "own": other.plain_step}, rounds, WARM_UP)
-    middle, end = 1000 * times.median(), 1000 * times.quantile(0.95)
+    end = times.quantile(0.95)
     found = {
         **{"method": run.method, "ranks": other.at, "parameters": sum(p.numel() for p in trainable(other.networks))},
-        **{"step_ms": middle.own, "p95_ms": end.own, "step": middle.own / middle.lora, "p95": end.own / end.lora},
+        **{"step_ms": 1000 * times.own.median(), "p95_ms": 1000 * end.own},
+        **{"step": (times.own / times.lora).median(), "p95": end.own / end.lora},
         **{"gflop": flops(other.plain_step) / 1e9, "memory_mb": memory(other) / 2**20},
         **{"optimizer_mb": moment_bytes(other) / 2**20, "file_mb": file_bytes(run) / 2**20 or None},
         **{"interval": None, "probe": None, "own": None},
     }
     if other.probe:  # last, since a method without a threshold grows in it
         kinds = {"bare": other.bare_step, "plain": other.plain_step, "probe": other.probe_step}
-        middle = in_turns(kinds, rounds).median()
-        found |= {"interval": other.interval, "probe": middle.probe / middle.plain, "own": middle.plain / middle.bare}
+        turns = in_turns(kinds, rounds)
+        found |= {"interval": other.interval, "probe": (turns.probe / turns.plain).median()}
+        found |= {"own": (turns.plain / turns.bare).median()}
     return found
 
 
