@@ -8,7 +8,7 @@ import pytest
 from conftest import scored_base
 from test_odd_sets import execute, write_set
 
-from selora.files import read_json, write_json
+from selora.files import WEIGHTS, write_json
 from selora.study import sensitivity, stages, trials
 from selora.study.laboratory import Study
 from selora.study.profiles import load_profile
@@ -53,12 +53,19 @@ def test_a_grid_makes_no_run_of_the_study_stale(study):
 def test_tables_curves_and_what_is_done_is_read(study, monkeypatch):
     table, curves = make_grid(study.profile, study.folder.parent)
     parameters = table.set_index(["threshold", "interval"]).parameters
-    layers = sensitivity.layer_sizes(grid(study.profile, study.folder.parent)[0].run.folder / stages.WEIGHTS)
+    layers = sensitivity.layer_sizes(grid(study.profile, study.folder.parent)[0].run.folder / WEIGHTS)
     start = sum(layers.values())
-    # at 1 every layer grows at every test, at 9 none does; the weights of the end or of a step before
-    assert set(parameters[9.0]) == {start} and parameters[1.0, 2] in (start, 2 * start, 3 * start)
+    # at 1 every layer grows at every test, at 9 few do; the weights are those of the end or of a step before
+    assert parameters[1.0, 2] in (start, 2 * start, 3 * start) and set(parameters[9.0] < 1.5 * start) == {True}
     events = table.set_index(["threshold", "interval"]).events
-    assert events.to_dict() == {(1.0, 2): 2 * len(layers), (1.0, 4): len(layers), (9.0, 2): 0, (9.0, 4): 0}
+    assert events[1.0].to_dict() == {2: 2 * len(layers), 4: len(layers)} and set(events[9.0] < len(layers) / 2) == {
+        True
+    }
+    trial = grid(study.profile, study.folder.parent)[2]
+    added = [layers[row["network"], row["layer"]] for row in trial.run.rows("expansions") if row["expanded"]]
+    assert len(added) == events[9.0, 2]
+    few = curves[(curves.threshold == 9.0) & (curves.interval == 2)]
+    assert few.parameters.iloc[-1] == start + sum(added)
     drawn = curves[(curves.threshold == 1.0) & (curves.interval == 2)]
     assert list(zip(drawn.step, drawn.parameters / start, strict=True)) == [(0, 1), (2, 2), (4, 3), (5, 3)]
     monkeypatch.setattr(trials, "train_method", None)  # nothing is trained again
@@ -74,7 +81,7 @@ def test_layers_have_the_sizes_that_the_base_has(study):
     table, _ = make_grid(study.profile, study.folder.parent)
     (trial,) = grid(study.profile, study.folder.parent)
     pipe = scored_base()
-    found = sensitivity.layer_sizes(trial.run.folder / stages.WEIGHTS)
+    found = sensitivity.layer_sizes(trial.run.folder / WEIGHTS)
     for (network, name), size in found.items():
         layer = getattr(pipe, network).get_submodule(name)
         assert size == layer.in_features + layer.out_features
@@ -83,14 +90,16 @@ def test_layers_have_the_sizes_that_the_base_has(study):
 
 
 def test_a_training_that_died_keeps_its_place(study):
-    make_grid(study.profile, study.folder.parent)
-    trial = grid(study.profile, study.folder.parent)[2]
-    write_json(trial.record, read_json(trial.record) | {"losses": {"5": None}})
-    for name in ("history", "expansions"):
-        (trial.run.folder / f"{name}.csv").unlink()
+    """Records of trainings that grew nothing, as they would have been left."""
+    for place, trial in enumerate(grid(study.profile, study.folder.parent)):
+        dead = place == 2
+        losses = {"5": None if dead else 0.5}
+        write_json(trial.record, {"losses": losses, "unet_params": 30, "text_encoder_params": 10})
+        if not dead:
+            pd.DataFrame({"step": [5], "val_loss": [0.5]}).to_csv(trial.run.folder / "history.csv")
     table, curves = make_grid(study.profile, study.folder.parent)
-    assert table.val_loss.isna().to_list() == [False, False, True, False] and table.parameters[2] > 0
-    assert len(curves[["threshold", "interval"]].drop_duplicates()) == 3
+    assert table.val_loss.isna().to_list() == [False, False, True, False] and set(table.parameters) == {40}
+    assert curves.empty and list(curves) == ["threshold", "interval", "step", "parameters"]
 
 
 def test_why_there_is_no_grid_is_said(study, tmp_path):
@@ -102,7 +111,7 @@ def test_why_there_is_no_grid_is_said(study, tmp_path):
 
 
 def test_the_notebook_measures_trains_and_answers(study):
-    study.run("lora", "selora")
+    study.run("selora")
     *_, cost, growth = execute("19_cost", study, timed_steps=2)
     assert cost.data.startswith("A step of selora with a probe takes ") and "(final ones)" in cost.data
     assert growth.data.startswith(
@@ -112,11 +121,10 @@ def test_the_notebook_measures_trains_and_answers(study):
     figures = {path.stem for path in (study.folder / "figures").iterdir()}
     assert {"19_cost", "19_lambda_t", "19_growth"} <= figures
     costs = pd.read_csv(study.folder / "cost.csv").set_index("method")
-    for method in ("lora", "selora"):
-        run = study.named("imagefolder", method, 1)
-        sizes = [run.result()[f"{network}_params"] for network in ("unet", "text_encoder")]
-        assert costs.parameters[method] == sum(sizes)  # those of the weights that are scored
-        assert costs.file_mb[method] == pytest.approx((run.folder / stages.WEIGHTS).stat().st_size / 2**20, rel=1e-4)
+    run = study.named("imagefolder", "selora", 1)
+    assert costs.parameters.selora == sum(run.result()[f"{network}_params"] for network in ("unet", "text_encoder"))
+    assert costs.file_mb.selora == pytest.approx((run.folder / WEIGHTS).stat().st_size / 2**20, rel=1e-4)
+    assert costs.ranks.to_dict() == {"lora": "first", "selora": "final"} and costs.probe.isna().to_dict()["lora"]
 
 
 def test_published_the_notebook_measures_and_trains_nothing(study, capsys):
