@@ -50,6 +50,21 @@ def test_a_grid_makes_no_run_of_the_study_stale(study):
     assert own.run_settings("imagefolder", "selora") == other.run_settings("imagefolder", "selora")
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"threshold": [1.1]}, "must give values of threshold and of interval"),
+        ({"threshold": [1.1], "interval": []}, "must give values of threshold and of interval"),
+        ({"threshold": [1.1], "interval": [40], "rank": [1]}, "must give values of threshold and of interval"),
+        ({"threshold": [1.1], "interval": [2.5]}, "an interval of sensitivity is 2.5, but must be a number of steps"),
+        ({"threshold": [1.1], "interval": [0]}, "an interval of sensitivity is 0, but must be a number of steps"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        replace(load_profile("smoke"), sensitivity=values)
+
+
 def test_tables_curves_and_what_is_done_is_read(study, monkeypatch):
     table, curves = make_grid(study.profile, study.folder.parent)
     parameters = table.set_index(["threshold", "interval"]).parameters
@@ -77,7 +92,7 @@ def test_tables_curves_and_what_is_done_is_read(study, monkeypatch):
 
 
 def test_layers_have_the_sizes_that_the_base_has(study):
-    study.profile.sensitivity["threshold"], study.profile.sensitivity["interval"] = [1.0], [4]
+    study.profile.sensitivity.update(threshold=[1.0], interval=[4])
     table, _ = make_grid(study.profile, study.folder.parent)
     (trial,) = grid(study.profile, study.folder.parent)
     pipe = scored_base()
@@ -111,11 +126,12 @@ def test_why_there_is_no_grid_is_said(study, tmp_path):
 
 
 def test_the_notebook_measures_trains_and_answers(study):
+    study.profile.sensitivity["threshold"] = [1.0]
     study.run("selora")
     *_, cost, growth = execute("19_cost", study, timed_steps=2)
     assert cost.data.startswith("A step of selora with a probe takes ") and "(final ones)" in cost.data
     assert growth.data.startswith(
-        "Over 4 pairs of lambda and t on imagefolder, seed 1, the least validation loss moves"
+        "Over 2 pairs of lambda and t on imagefolder, seed 1, the least validation loss moves"
     )
     assert "fewer than two were run" in growth.data
     figures = {path.stem for path in (study.folder / "figures").iterdir()}

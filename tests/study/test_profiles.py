@@ -41,12 +41,6 @@ def test_narrowing_keeps_the_rest():
         ({"sampling_batch": 0}, "sampling_batch is 0"),
         ({"fewer": {"sora": {"cifar": 1}}}, "unknown data set in fewer of sora 'cifar': choose from iu-drr"),
         ({"fewer": {"sora": {"iu-drr": -1}}}, "fewer of sora on iu-drr is -1, but must be a number of seeds"),
-        ({"sensitivity": {"threshold": [1.1]}}, "sensitivity is .* but must give values of threshold and of interval"),
-        ({"sensitivity": {"threshold": [1.1], "interval": []}}, "sensitivity is .* but must give values of threshold"),
-        (
-            {"sensitivity": {"threshold": [1.1], "interval": [2.5]}},
-            "interval of sensitivity is 2.5, but must be a num",
-        ),
         ({"resolution": 300}, "resolution is 300, but .* choose a multiple of 8"),
         ({"method_settings": {"full": {"learning_rate": "1e-5"}}}, "full's learning_rate is '1e-5'; write it as"),
         ({"method_settings": {"selora": {"lambda": 1.1}}}, "unknown setting of selora 'lambda': choose from rank, thr"),
