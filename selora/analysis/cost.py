@@ -62,7 +62,7 @@ class Training:
 
 def open_training(run: Run) -> Training:
     """Attach a run's method as the run does, its layers at the ranks that the run ended with where they grow and it is
-    finished. Where growth has a threshold, none is reached: the steps to come are all alike.
+    finished. Where growth has a threshold, none is reached: the steps to come are all alike. Nothing is compiled.
 
     Raises:
         FileNotFoundError: where a run that the method builds on is not finished.
@@ -80,7 +80,7 @@ def open_training(run: Run) -> Training:
     method.attach(networks)
     machine.raise_trained(networks)
     grown = {(row["network"], row["layer"]): row["rank"] for row in run.rows("ranks")} if run.rows("expansions") else {}
-    give_ranks(networks, grown, getattr(method, "reserve", 0))
+    give_ranks(networks, grown, getattr(method, "reserve", 0))  # IncreLoRA holds ranks that do not count yet
     optimizer = make_optimizer(networks, settings["method"].get("learning_rate", profile.learning_rate))
     method.start(networks, optimizer)
     draw, whole = generator(run.seed, BATCH, 1), torch.arange(len(latents))
@@ -90,6 +90,7 @@ def open_training(run: Run) -> Training:
     def make_step(method: Method, step: int) -> None:
         train_step(networks, method, optimizer, schedule, batch, pieces, step)
 
+    # a control that goes by a finished run has its interval from there
     interval = method.controller.interval if hasattr(method, "controller") else method.settings.get("interval")
     middle = settings["steps"] // 2
     tested = middle - middle % (interval or 1)

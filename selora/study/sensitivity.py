@@ -50,9 +50,11 @@ def make_grid(profile: Profile, results: Path) -> tuple[pd.DataFrame, pd.DataFra
     """
     if reason := why_not(profile):
         raise ValueError(reason)
-    trials = grid(profile, results)
+    trials, steps = grid(profile, results), profile.steps_of(profile.datasets[0])
+    if missing := sum(steps not in trial.losses for trial in trials):
+        print(f"{missing} trainings of {steps} steps to make, one after the other", flush=True)
     for trial in trials:
-        train_trial(trial, profile.steps_of(profile.datasets[0]), {})
+        train_trial(trial, steps, {})
     found = table(trials), curves(trials)
     for name, part in zip(FILES, found, strict=True):
         write_text(results / profile.name / name, part.to_csv(index=False, float_format="%.6g"))
