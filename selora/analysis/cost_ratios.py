@@ -49,7 +49,7 @@ def ratios(table: pd.DataFrame, reached: pd.DataFrame) -> pd.DataFrame:
     Returns:
         ranks; step, p95 (LoRA's own row: two equal steps); probe (over the method's own plain step); run (the mean step
         of a run, probes included); flop, memory, parameters, optimizer, file; to loss (time until the fixed loss: the
-        mean of the seeds that reach it), and reached, how many those are.
+        mean of the seeds that reach it), and reached, how many those are, '' where there is no run.
     """
     own = table.set_index("method")
     counted = {"flop": "gflop", "memory": "memory_mb", "parameters": "parameters"}
@@ -60,7 +60,7 @@ def ratios(table: pd.DataFrame, reached: pd.DataFrame) -> pd.DataFrame:
     steps = reached.set_index("method").reindex(own.index)
     found["to loss"] = steps.steps / steps.steps.get("lora") * found.run / found.run["lora"]
     words = steps.reached.map("{:.0f}".format) + " of " + steps.seeds.map("{:.0f}".format)
-    found["reached"] = words.where(steps.seeds.notna(), "")
+    found["reached"] = words.where(steps.seeds.notna(), "").mask(steps.reached == 0, "never")
     return found
 
 

@@ -1,5 +1,6 @@
 """How long calls take beside one another, on the device that works."""
 
+import random
 import time
 from collections.abc import Callable, Mapping
 
@@ -23,10 +24,11 @@ def synchronize() -> None:
 
 
 def in_turns(variants: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> pd.DataFrame:
-    """Seconds of each variant, a row for each round and a column for each variant. They take turns in changing order,
-    so that a drift of the machine cancels; the first `warm_up` rounds do not count."""
-    rows, names = [], list(variants)
-    for i in range(rounds + warm_up):
-        turn = names[i % len(names) :] + names[: i % len(names)]
+    """Seconds of each variant, a row for each round and a column for each variant; the first `warm_up` rounds do not
+    count. They take turns, so that a drift of the machine cancels, in an order drawn for each round: one that always
+    came after the same other would pay for what that leaves behind, in caches and in the allocator."""
+    rows, names, draw = [], list(variants), random.Random(0)
+    for _ in range(rounds + warm_up):
+        turn = draw.sample(names, len(names))
         rows.append({name: seconds_of(variants[name]) for name in turn})
     return pd.DataFrame(rows[warm_up:], columns=names)

@@ -42,6 +42,8 @@ def cost_points(ratios: pd.DataFrame, title: str) -> Figure:
         axis.xaxis.set_minor_locator(NullLocator())
         if ratios[column].isna().all():
             axis.text(0.5, 0.5, "no number", transform=axis.transAxes, ha="center", color="0.5")
+    for place in [place for place, words in enumerate(ratios.reached) if words == "never"]:
+        axes[-1].text(1, place, " never", va="center", fontsize=8)
     figure.supxlabel("ratio to LoRA (scale of logarithms)", fontsize=9)
     figure.suptitle(title)
     sns.despine(figure)

@@ -1,8 +1,10 @@
 """Costs: what is counted against counts by hand, turns by a clock that is made up, what is said by its numbers."""
 
 import re
+from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
+from itertools import count, pairwise
 
 import numpy as np
 import pandas as pd
@@ -66,11 +68,17 @@ def test_attention_is_counted_whatever_the_device_makes_of_it():
 
 
 def test_turns_change_their_order_and_the_first_rounds_do_not_count(monkeypatch):
-    clock, calls = iter(range(1, 100)), []
+    """By a clock that counts the calls; over many rounds each variant follows each other one about as often."""
+    clock, calls = count(1), []
     monkeypatch.setattr(timing, "seconds_of", lambda run: run() or next(clock))
-    found = in_turns({name: lambda name=name: calls.append(name) for name in "abc"}, rounds=3, warm_up=1)
-    assert "".join(calls) == "abcbcacababc"
-    assert found.to_dict("list") == {"a": [6, 8, 10], "b": [4, 9, 11], "c": [5, 7, 12]}
+    found = in_turns({name: lambda name=name: calls.append(name) for name in "abc"}, rounds=600, warm_up=2)
+    assert list(found) == list("abc") and len(found) == 600 and found.min().min() == 7
+    for name, own in found.items():
+        assert [calls[place - 1] for place in own] == [name] * 600
+        assert sorted({*own % 3}) == [0, 1, 2]  # first, second and third
+    assert (np.sort(found, axis=1) == np.arange(7, 7 + 1800).reshape(600, 3)).all()
+    follows = Counter(pair for pair in pairwise(calls) if len({*pair}) == 2)
+    assert len(follows) == 6 and min(follows.values()) > 0.7 * max(follows.values())
 
 
 @pytest.mark.parametrize(("name", "reserve"), [("selora", 0), ("increlora", 2)])
@@ -151,6 +159,8 @@ def test_all_ratios_are_to_lora(study):
     assert row["to loss"] == pytest.approx(10 / 25 * row.run / 1.01)  # LoRA's own step, timed against its twin
     assert found.loc["lora", ["run", "to loss", "file"]].to_list() == pytest.approx([1.01, 1, 1])
     assert found.reached.to_dict() == {"lora": "2 of 2", "selora": "1 of 2"}
+    never = ratios(costs(method="dylora"), steps_to_loss(study)).loc["dylora"]
+    assert never.reached == "never" and np.isnan(never["to loss"])
 
 
 def test_a_method_without_runs_has_no_time_to_the_loss(study, tmp_path):
