@@ -49,8 +49,8 @@ def growth_curves(curves: pd.DataFrame, title: str) -> Figure:
         for color, marker, threshold in zip(COLOURS, MARKERS, thresholds, strict=False):
             own = curves[(curves.interval == interval) & (curves.threshold == threshold)]
             axis.plot(
-                own.step, own.parameters / 1000, color=color, marker=marker, markersize=4, drawstyle="steps-post",
-                label=f"λ {threshold:g}",
+                own.step, own.parameters / 1000, color=color, marker=marker, markersize=4, markevery=0.15,
+                drawstyle="steps-post", label=f"λ {threshold:g}",
             )  # fmt: skip
         axis.set(title=f"t {interval:g}", xlabel="step")
     axes[0, 0].set_ylabel("parameters, thousands")
