@@ -1,12 +1,9 @@
-"""What the benchmarks share: options, a pipeline of one of three shapes, variants timed in turns, a table of ratios."""
+"""What the benchmarks share: options, a pipeline of one of three shapes, a table of ratios."""
 
 import argparse
 import os
 import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -75,32 +72,6 @@ def make_data(pipe: StableDiffusionPipeline, size: int, count: int) -> dict[str,
     shape = (count, pipe.unet.config.in_channels, size // pipe.vae_scale_factor, size // pipe.vae_scale_factor)
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(count)]
     return {"train": (torch.randn(shape), tokenize(pipe.tokenizer, prompts))}
-
-
-def seconds_of(run: Callable[[], object]) -> float:
-    """How long a call takes, work on the GPU included."""
-    synchronize()
-    started = time.perf_counter()
-    run()
-    synchronize()
-    return time.perf_counter() - started
-
-
-def synchronize() -> None:
-    """Wait for the GPU, if there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def in_turns(variants: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, float]:
-    """Median seconds of each variant. They take turns in changing order, so that a drift of the machine cancels."""
-    times, names = {name: [] for name in variants}, list(variants)
-    for i in range(rounds + warm_up):
-        for name in names[i % len(names) :] + names[: i % len(names)]:
-            seconds = seconds_of(variants[name])
-            if i >= warm_up:
-                times[name].append(seconds)
-    return {name: statistics.median(found) for name, found in times.items()}
 
 
 def show(title: str, rows: list[tuple], header: tuple) -> None:

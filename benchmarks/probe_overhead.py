@@ -14,11 +14,12 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from common import FAST, NEVER, SIZES, arguments, in_turns, load_pipeline, make_data, pick_shape, show
+from common import FAST, NEVER, SIZES, arguments, load_pipeline, make_data, pick_shape, show
 from torch import nn
 
 from selora import SeLoRA
 from selora.adapters import ADAPTER, add_lora, all_lora_layers, draw_rows, set_weights
+from selora.analysis.timing import in_turns
 from selora.diffusion.base import noise_schedule
 from selora.diffusion.loop import denoising_loss, trainable
 from selora.diffusion.machine import raise_trained
@@ -99,7 +100,7 @@ def make_variants(shape: str, batch: int, rank: int) -> dict[str, Callable[[], N
 def main() -> None:
     options = arguments(__doc__, steps=(20, "of each variant"), batch=(8, "samples"), rank=(1, "of every layer"))
     shape = pick_shape(options.shape)
-    seconds = in_turns(make_variants(shape, options.batch, options.rank), options.steps, warm_up=3)
+    seconds = in_turns(make_variants(shape, options.batch, options.rank), options.steps, warm_up=3).median()
     rows = [(name, f"{1000 * s:.1f}", s / seconds["plain LoRA"]) for name, s in seconds.items()]
     show(f"A training step, {shape} shape, {SIZES[shape]} px, batch {options.batch}", rows, ("step", "ms", "ratio"))
 

@@ -5,8 +5,9 @@ python benchmarks/sampling_speed.py --images 16 --steps 10
 
 from functools import partial
 
-from common import FAST, PROMPTS, SIZES, arguments, in_turns, load_pipeline, pick_shape, show
+from common import FAST, PROMPTS, SIZES, arguments, load_pipeline, pick_shape, show
 
+from selora.analysis.timing import in_turns
 from selora.diffusion.sampling import sample
 from selora.diffusion.solvers import SOLVERS
 
@@ -24,7 +25,7 @@ def main() -> None:
         for solver in SOLVERS
         for batch in (1, options.images)
     }
-    seconds = in_turns(variants, options.rounds)
+    seconds = in_turns(variants, options.rounds).median()
     first = seconds["pndm", 1]
     rows = [(*name, options.images / s, first / s) for name, s in seconds.items()]
     title = f"Sampling, {shape} shape, {SIZES[shape]} px, {options.steps} steps, with guidance"

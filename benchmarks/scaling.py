@@ -9,10 +9,11 @@ import gc
 from functools import partial
 
 import torch
-from common import FAST, NEVER, SIZES, arguments, in_turns, load_pipeline, make_data, pick_shape, show
+from common import FAST, NEVER, SIZES, arguments, load_pipeline, make_data, pick_shape, show
 from peft import LoraConfig
 
 from selora import SeLoRA, linear_layers
+from selora.analysis.timing import in_turns
 from selora.diffusion.base import noise_schedule
 from selora.diffusion.loop import denoising_loss, trainable
 from selora.diffusion.machine import peak_memory_mb, raise_trained, reset_peak_memory
@@ -46,7 +47,7 @@ def measure(shape: str, share: float, rank: int, batch: int, size: int, rounds: 
     idle = SeLoRA(networks, optimizer, threshold=NEVER, interval=NEVER)
     active = SeLoRA(networks, optimizer, threshold=NEVER, interval=1)
     reset_peak_memory()
-    seconds = in_turns({"plain": partial(step, idle), "probe": partial(step, active)}, rounds)
+    seconds = in_turns({"plain": partial(step, idle), "probe": partial(step, active)}, rounds).median()
     return layers, seconds["plain"], seconds["probe"], peak_memory_mb()
 
 

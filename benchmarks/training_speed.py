@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import FAST, SIZES, arguments, in_turns, load_pipeline, make_data, pick_shape, show
+from common import FAST, SIZES, arguments, load_pipeline, make_data, pick_shape, show
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from torch import nn
 
+from selora.analysis.timing import in_turns
 from selora.diffusion.base import noise_schedule
 from selora.diffusion.latents import tokenize
 from selora.diffusion.loop import train
@@ -97,8 +98,8 @@ def main() -> None:
     }
     if FAST == "bf16":
         variants["diffusers' recipe, U-Net, bf16"] = recipe(load_pipeline(shape, FAST), *sizes)
-    seconds = in_turns(variants, options.rounds)
-    first = next(iter(seconds.values()))
+    seconds = in_turns(variants, options.rounds).median()
+    first = seconds.iloc[0]
     rows = [(name, options.batch * options.steps / s, first / s) for name, s in seconds.items()]
     title = f"Training, {shape} shape, {SIZES[shape]} px, batch {options.batch}"
     show(title, rows, ("variant", "images a second", "ratio to the recipe"))

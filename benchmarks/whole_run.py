@@ -8,10 +8,11 @@ that would take it beyond LoRA's rank. AdaLoRA starts at one and a half times th
 
 import multiprocessing
 
-from common import FAST, SIZES, arguments, load_pipeline, pick_shape, seconds_of, show
+from common import FAST, SIZES, arguments, load_pipeline, pick_shape, show
 from training_speed import study
 
 from selora.adapters import ranks
+from selora.analysis.timing import seconds_of
 from selora.diffusion.machine import peak_memory_mb, reset_peak_memory
 from selora.diffusion.method import Method
 from selora.methods import make_method

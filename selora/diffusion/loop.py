@@ -101,14 +101,11 @@ def train(
         tensors, done = load_checkpoint(checkpoint)
         restore_tensors(networks, unprefixed(tensors, "now/"))
         best, moments = unprefixed(tensors, "best/"), unprefixed(tensors, "moments/")
-    parameters = named_trainable(networks)
+    parameters, optimizer = named_trainable(networks), make_optimizer(networks, learning_rate)
     device, main = networks["unet"].device, machine.state().is_main_process
-    fused = device.type == "cuda"
-    # without decay AdamW is Adam, which the released code uses
-    optimizer = torch.optim.AdamW(parameters.values(), lr=learning_rate, weight_decay=0.0, fused=fused)
     for key, value in moments.items():
         name, state = key.rsplit("/", 1)
-        on_cpu = state == "step" and not fused  # where Adam wants its count of steps
+        on_cpu = state == "step" and device.type != "cuda"  # where Adam wants its count of steps
         found = value.tolist() if state == "row_steps" else value if on_cpu else value.to(device)
         optimizer.state[parameters[name]][state] = found
     method.start(networks, optimizer)
@@ -154,25 +151,14 @@ def train(
         part = order[position * batch_size :][:batch_size]
         draw = generator(seed, BATCH, step)
         batch = draw_batch(latents, tokens, part, draw, empty_tokens=empty_tokens, prompt_dropout=prompt_dropout)
-
-        train_loss = torch.zeros((), device=device)
-        with method.around(step):
-            for piece in pieces:
-                loss = denoising_loss(networks, schedule, **{name: whole[piece] for name, whole in batch.items()})
-                (method.loss(loss) / accumulation).backward()
-                train_loss += loss.detach() / accumulation
-        gradients = [p.grad for p in trainable(networks) if p.grad is not None]
-        machine.average([train_loss, *gradients])
-        slopes.append(torch.stack(torch._foreach_norm(gradients)).sum())
-        optimizer.step()
+        train_loss, slope, tests = train_step(networks, method, optimizer, schedule, batch, pieces, step)
         losses.append(train_loss)
+        slopes.append(slope)
         parts.append(part)
-        tests = method.after_step(step)
         if any(math.isnan(test.get("fi_ratio") or 0) for test in tests):  # infinite it may be
             read_losses()
             raise lost(step, "an FI-Ratio is nan", done["step"], named(part))
         done["expansions"] += tests
-        optimizer.zero_grad()
         done["history"].append({"step": step, "epoch": epoch + 1, "train_loss": None, "val_loss": None})
 
         last = step == steps
@@ -205,6 +191,43 @@ def train(
     if dead := dead_tensors(named_trainable(networks)):
         raise lost(steps, f"{len(dead)} of the final tensors are not finite, {dead[0]} the first", steps)
     return {**done, "best_step": done["best_step"] or steps, "train_seconds": seconds, "own": own}
+
+
+def make_optimizer(networks: Mapping[str, nn.Module], learning_rate: float) -> torch.optim.AdamW:
+    """The optimizer of all that is trainable: without decay AdamW is Adam, which the released code uses."""
+    fused = networks["unet"].device.type == "cuda"
+    return torch.optim.AdamW(trainable(networks), lr=learning_rate, weight_decay=0.0, fused=fused)
+
+
+def train_step(
+    networks: Mapping[str, nn.Module],
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    schedule: SchedulerMixin,
+    batch: Mapping[str, torch.Tensor],
+    pieces: Sequence[slice],
+    step: int,
+) -> tuple[torch.Tensor, torch.Tensor, list[dict]]:
+    """One whole step of a training, the method's part included: a batch's loss, the sum of its gradients' norms, and
+    the method's records.
+
+    Args:
+        batch: as `draw_batch` draws it.
+        pieces: the slices of it that go through the networks one after the other (`machine.pieces`).
+    """
+    train_loss = torch.zeros((), device=networks["unet"].device)
+    with method.around(step):
+        for piece in pieces:
+            loss = denoising_loss(networks, schedule, **{name: whole[piece] for name, whole in batch.items()})
+            (method.loss(loss) / len(pieces)).backward()
+            train_loss += loss.detach() / len(pieces)
+    gradients = [p.grad for p in trainable(networks) if p.grad is not None]
+    machine.average([train_loss, *gradients])
+    slope = torch.stack(torch._foreach_norm(gradients)).sum()
+    optimizer.step()
+    records = method.after_step(step)
+    optimizer.zero_grad()
+    return train_loss, slope, records
 
 
 def lost(step: int, what: str, kept: int, batch: Sequence[str] = ()) -> NotFinite:

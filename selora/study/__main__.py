@@ -1,5 +1,6 @@
 """One run from the shell: python -m selora.study --profile quick --dataset iu-drr --method selora --seed 0
 Learning rates, chosen for all methods of a profile alike: python -m selora.study tune --profile mini
+Trainings at other thresholds and intervals of SeLoRA: python -m selora.study sensitivity --profile mini
 
 Over several GPUs: accelerate launch --multi_gpu --num_processes 4 -m selora.study ...
 """
@@ -25,6 +26,10 @@ def main(arguments: list[str] | None = None, prog: str = "python -m selora.study
         from selora.study import tuning
 
         return tuning.main(arguments[1:])
+    if arguments[:1] == ["sensitivity"]:
+        from selora.study import sensitivity
+
+        return sensitivity.main(arguments[1:])
     parser = argparse.ArgumentParser(prog=prog, description="Train, sample and score one run.", epilog=epilog)
     parser.add_argument("--profile", default="quick", help="one of the study's, or a .yaml file of your own")
     parser.add_argument("--dataset", required=True)

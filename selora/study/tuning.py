@@ -10,25 +10,20 @@ import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
-from selora.diffusion.finite import NotFinite
-from selora.diffusion.method import Earlier
 from selora.figures.tuning import loss_against_rate
-from selora.files import RESULTS, read_json, write_json, write_text
+from selora.files import RESULTS, write_text
 from selora.methods import BUILDS_ON, METHODS, lacks
-from selora.study.fingerprints import check_settings, settings_of
-from selora.study.lock import Busy, alone
+from selora.study.lock import Busy
 from selora.study.preflight import check_needs
 from selora.study.profiles import Profile, load_profile
-from selora.study.records import write_ranks
 from selora.study.results import Run
 from selora.study.shown import shown_figure
-from selora.study.stages import prepare_training, train_method
+from selora.study.trials import Trial, train_trial, trial_of
 
 DATASET, SEED = "iu-drr", 1000
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)
@@ -43,27 +38,6 @@ GRIDS = {  # what is tried where it is not RATES alone: for other sizes of step,
 }
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A training of a method with other settings, and its losses: by steps, infinite where a number died."""
-
-    run: Run
-    values: dict  # the settings that are tried, `learning_rate` among them
-
-    @property
-    def record(self) -> Path:
-        return self.run.folder / "trial.json"
-
-    @property
-    def losses(self) -> dict[int, float]:
-        found = read_json(self.record)["losses"] if self.record.exists() else {}
-        return {int(steps): math.inf if loss is None else loss for steps, loss in found.items()}
-
-    def earlier(self) -> Earlier:
-        """What a control reads of it, as of a finished run."""
-        return Earlier(read_json(self.record), self.run.rows("expansions"), self.run.rows("ranks"))
-
-
 def grid(method: str) -> list[dict]:
     """The settings of a method's four trials."""
     tried = GRIDS.get(method, {"learning_rate": RATES})
@@ -71,38 +45,9 @@ def grid(method: str) -> list[dict]:
 
 
 def make_trial(profile: Profile, method: str, values: dict, results: Path, builds_on: Mapping[str, Trial]) -> Trial:
-    """A trial by its names: its run has a profile and a folder of its own. A control's also has the settings of the
-    chosen trials that it builds on."""
-    changed = {method: values} | {other: trial.values for other, trial in builds_on.items()}
-    own = {other: profile.method_settings.get(other, {}) | settings for other, settings in changed.items()}
-    name = "-".join(f"{key}={value:g}" for key, value in values.items())
-    tried = replace(profile, method_settings=profile.method_settings | own)
-    return Trial(Run(tried, DATASET, method, SEED, results / profile.name / "tuning" / name), values)
-
-
-def train_trial(trial: Trial, steps: int, builds_on: Mapping[str, Trial]) -> None:
-    """Train a trial for its first steps, from its checkpoint if there is one, unless that is done.
-
-    Raises:
-        ValueError: where its folder holds another trial.
-    """
-    settings = settings_of(trial.run)
-    check_settings(trial.run.folder, settings)
-    if steps in trial.losses:
-        return
-    with alone(trial.run.folder):
-        write_json(trial.run.folder / "settings.json", settings)
-        earlier = {other: chosen.earlier() for other, chosen in builds_on.items()}
-        prepared = prepare_training(trial.run, settings, earlier)
-        losses = trial.losses
-        try:
-            losses[steps] = train_method(trial.run, settings, prepared, steps)["history"][-1]["val_loss"]
-        except NotFinite as error:
-            print(f"{trial.run.folder}: {error}")
-            losses[steps] = math.inf
-        known = {steps: None if math.isinf(loss) else loss for steps, loss in losses.items()}
-        sizes = write_ranks(prepared.networks, trial.run.folder)
-        write_json(trial.record, {"losses": known, "settings": settings, **sizes})
+    """One of tuning's trials by its names; a control's also has the settings of the chosen trials that it builds on."""
+    changed = {other: trial.values for other, trial in builds_on.items()}
+    return trial_of(Run(profile, DATASET, method, SEED), values, results / profile.name / "tuning", changed)
 
 
 def tune_method(profile: Profile, method: str, results: Path, builds_on: Mapping[str, Trial]) -> list[Trial]:

@@ -38,14 +38,15 @@ def test_no_outputs_and_exactly_one_parameters_cell(path):
 def test_all_notebooks_of_a_run_take_the_same_parameters():
     run = [path for path in BOOKS if path.stem != "download"]
     known = {path.stem: {*papermill.inspect_notebook(path)} for path in run}
-    assert len({frozenset(names - {"published"}) for names in known.values()}) == 1, known
+    assert "timed_steps" in known["19_cost"]  # its own, with a default
+    assert len({frozenset(names - {"published", "timed_steps"}) for names in known.values()}) == 1, known
     assert {stem for stem, names in known.items() if "published" in names} == {*METHODS_OF} - {"10_rank_maps"}
 
 
 def test_methods_choose_the_notebooks():
     stems = [path.stem for path in numbered(["base", "lora"])]
-    always = ["11_controls", "12_table1", "13_samples", "14_audit", "15_elsewhere", "17_criteria"]
-    assert stems == ["01_data", "02_base", "04_lora", *always, "18_lengths"]
+    always = ["11_controls", "12_table1", "13_samples", "14_audit", "15_elsewhere", "17_criteria", "19_cost"]
+    assert stems == sorted(["01_data", "02_base", "04_lora", *always, "18_lengths"])
     assert "08_further" in [path.stem for path in numbered(["base", "eva"])]
     assert "16_budgets" in [path.stem for path in numbered(["ranks-gora"])]
     assert set(METHODS_OF) < {path.stem for path in BOOKS}

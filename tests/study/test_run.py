@@ -80,7 +80,7 @@ def test_what_is_published_holds_few_samples_one_adapter_and_nothing_of_real_rad
     monkeypatch.setattr("selora.study.report.publish.SAMPLES", 7)
     publish(folder, target)
     kept = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
-    assert {"index.html", "table1.md", "table1.tex", "audit.csv", "audit.json"} <= kept
+    assert {"index.html", "table1.md", "table1.tex", "audit.csv", "audit.json", "cost.csv", "sensitivity.csv"} <= kept
     assert "figures/13_findings_iu-drr.webp" in kept
     assert "runs/iu-drr/selora/seed0/expansions.csv" in kept
     assert "runs/montgomery-drr/selora@1.0/seed0/expansions.csv" in kept

@@ -13,7 +13,7 @@ from PIL import Image
 from selora.diffusion.finite import NotFinite
 from selora.files import read_json
 from selora.methods import METHODS
-from selora.study import stages, tuning
+from selora.study import stages, trials, tuning
 from selora.study.profiles import load_profile
 from selora.study.tuning import beyond, grid, lines, table, tune, tune_method
 
@@ -35,9 +35,9 @@ def made_up(monkeypatch):
             raise NotFinite("the loss is nan")
         return {"history": [{"val_loss": 1 / steps + abs(math.log(rate / settings["best"]))}]}
 
-    monkeypatch.setattr(tuning, "settings_of", lambda run: run.profile.run_settings(run.dataset, run.method))
-    monkeypatch.setattr(tuning, "prepare_training", lambda run, own, earlier: Parts())
-    monkeypatch.setattr(tuning, "train_method", train)
+    monkeypatch.setattr(trials, "settings_of", lambda run: run.profile.run_settings(run.dataset, run.method))
+    monkeypatch.setattr(trials, "prepare_training", lambda run, own, earlier: Parts())
+    monkeypatch.setattr(trials, "train_method", train)
     return asked, settings
 
 
@@ -136,6 +136,6 @@ def test_for_real_the_choice_has_the_loss_of_a_whole_run_and_controls_build_on_i
     for network in ("unet_params", "text_encoder_params"):
         assert matched[network] == pytest.approx(read_json(best.record)[network], rel=0.05)
     again = replace(best.run, results=tmp_path / "again")  # in one go, not stopped at the first step
-    settings = tuning.settings_of(again)
+    settings = trials.settings_of(again)
     whole = stages.train_method(again, settings, stages.prepare_training(again, settings, {}))
     assert whole["history"][-1]["val_loss"] == best.losses[5]

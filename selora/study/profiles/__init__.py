@@ -18,8 +18,8 @@ from selora.methods import BUILDS_ON, METHODS, named
 
 FOLDER = Path(__file__).parent
 NOT_OF_A_RUN = {
-    *("name", "datasets", "methods", "seeds", "ablation", "ablation_datasets"),  # which runs there are
-    *("fewer", "lengths"),
+    *("name", "datasets", "methods", "seeds", "fewer"),  # which runs there are
+    *("ablation", "ablation_datasets", "sensitivity", "lengths"),
     *("accumulation", "gradient_checkpointing", "compile", "checkpoint_interval"),  # how a machine gets there
     *("data_root", "method_settings", "audit_steps", "file"),
 }
@@ -54,6 +54,8 @@ class Profile:
     classifier: str  # of the findings
     ablation: list[float] = field(default_factory=list)  # thresholds of SeLoRA tried beside its own, on one seed
     ablation_datasets: list[str] | None = None  # where; without it, all of the profile's
+    # of SeLoRA's 'threshold' and 'interval' the values that are tried with one another, by validation loss alone
+    sensitivity: dict[str, list[float]] = field(default_factory=dict)
     # of some methods how many of the seeds, per data set and under 'other' of those that are not named; without it all
     fewer: dict[str, dict[str, int]] = field(default_factory=dict)
     lengths: dict[str, list[int]] = field(default_factory=dict)  # steps of further runs, per data set
@@ -89,6 +91,11 @@ class Profile:
                     self.refuse(f"{method}'s {name}", value, f"be of the kind {kind_name(kind)}{more}")
         for threshold in self.ablation:
             named(f"selora@{threshold}")
+        if self.sensitivity and ({*self.sensitivity} != {"threshold", "interval"} or [] in self.sensitivity.values()):
+            self.refuse("sensitivity", self.sensitivity, "give values of threshold and of interval, or be left out")
+        for interval in self.sensitivity.get("interval", []):
+            if type(interval) is not int or interval < 1:
+                self.refuse("an interval of sensitivity", interval, "be a number of steps, 1 or more")
         check_choices("precision", [self.precision], ("fp32", "bf16"))
         check_choices("solver", [self.solver], SOLVERS)
         for name in ("datasets", "methods", "seeds"):

@@ -24,6 +24,8 @@ KEPT = (
     "audit.csv",
     "audit.json",
     "tuning.csv",
+    "cost.csv",
+    "sensitivity*.csv",
     "figures/*.png",
     "runs/*/*/*/*.json",
     "lengths/*/*/runs/*/*/*/result.json",
