@@ -52,10 +52,10 @@ TESTS = """
 6 tests/data/test_picture_kinds.py a_compressed_file what_only a_picture_of_one
 7 tests/data/test_readings.py
 8 tests/study/test_odd_sets.py
-9 tests/study/test_trial.py
+9 tests/study/test_rehearsal.py
 9 tests/data/test_leaks.py every_id an_id_that
-10 tests/study/test_trial.py weights_of files_of results a_full a_profile a_file_that the_cache nothing
-10 tests/study/test_trial.py a_damaged_base a_base_that_lacks
+10 tests/study/test_rehearsal.py weights_of files_of results a_full a_profile a_file_that the_cache nothing
+10 tests/study/test_rehearsal.py a_damaged_base a_base_that_lacks
 10 tests/study/test_profiles.py
 10 tests/study/test_preflight.py
 10 tests/data/test_fetch.py

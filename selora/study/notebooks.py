@@ -20,6 +20,7 @@ from selora.study.touch import nobody_in_front
 
 FIRST = ("base", "full", "lora", "dylora", "adalora", "selora")  # methods with a notebook of their own
 BUDGETS = {method for method in METHODS if method.startswith("ranks-")}
+TIMED = {"19_cost"}  # what they measure, another notebook at its side would disturb
 METHODS_OF = {  # a notebook without any of its methods is left out
     "02_base": {"base"},
     "03_full": {"full"},
@@ -120,10 +121,13 @@ def executed(notebooks: list[Path], parameters: dict, folder: Path, workers: int
         return
     usual = usual_seconds()
     longest = sorted(notebooks, key=lambda path: usual.get(path.stem, 0), reverse=True)
+    timed = [path for path in longest if path.stem in TIMED]
     with workers_of_one_thread(workers) as pool:
-        under_way = {pool.submit(execute_one, path, parameters, folder): path for path in longest}
+        others = [path for path in longest if path not in timed]
+        under_way = {pool.submit(execute_one, path, parameters, folder): path for path in others}
         for future in as_completed(under_way):
             yield under_way[future], future.result()
+    yield from executed(timed, parameters, folder, workers=1)
 
 
 def execute_one(notebook: Path, parameters: dict, folder: Path) -> float:

@@ -30,8 +30,8 @@ from selora.study.fingerprints import scoring_cache
 from selora.study.lock import alone
 from selora.study.profiles import Profile
 from selora.study.records import record, write_ranks, write_table
+from selora.study.rehearsal import try_end
 from selora.study.results import Run
-from selora.study.trial import try_end
 
 FEWEST = 6  # images, for precision and recall: they look at the five nearest neighbours
 UNTRAINED = {"history": [], "expansions": [], "best_step": None, "best_loss": None, "train_seconds": 0.0, "own": {}}
