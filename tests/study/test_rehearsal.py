@@ -21,7 +21,7 @@ from selora.diffusion import base as loading
 from selora.diffusion.base import check_files, check_kind, load_base, try_base
 from selora.diffusion.checkpoint import save_checkpoint
 from selora.files import REPOSITORY
-from selora.study import __main__, preflight, trial
+from selora.study import __main__, preflight, rehearsal
 from selora.study.grid import arguments_of
 from selora.study.profiles import FOLDER, load_profile
 from selora.study.results import Run
@@ -157,17 +157,17 @@ def test_a_base_that_lacks_finite_numbers_ends_first(pipe):
 def test_a_resolution_that_cannot_be_scored_ends_first(pipe, tmp_path, size):
     run = Run(replace(load_profile("smoke"), resolution=size), "iu-drr", "lora", 0, tmp_path)
     with pytest.raises(ValueError, match=f"resolution {size} is too small for MS-SSIM"):
-        trial.try_end(run, pipe, [])
+        rehearsal.try_end(run, pipe, [])
 
 
 @pytest.mark.parametrize("name", ["1.2.840." + "1" * 250, "ü" * 130, "a\0b"])
 def test_a_name_that_no_sample_can_have_ends_first(pipe, tmp_path, name):
     run = Run(load_profile("smoke"), "iu-drr", "lora", 0, tmp_path)
     fine = Example("1.2.840.113619." + "7" * 49, tmp_path, "", ())
-    trial.try_end(run, pipe, [fine])
+    rehearsal.try_end(run, pipe, [fine])
     assert not list((run.folder / "samples").iterdir())
     with pytest.raises((DataError, ValueError), match="Sample .* could not be saved"):
-        trial.try_end(run, pipe, [fine, Example(name, tmp_path, "", ())])
+        rehearsal.try_end(run, pipe, [fine, Example(name, tmp_path, "", ())])
 
 
 def refused(*arguments: str) -> str:
