@@ -1,0 +1,70 @@
+"""The images that notebook 20 compares: references to train on, references held out, and what methods fine-tuned on few
+of the former made."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from selora.analysis.controls import noise
+from selora.analysis.image_sets import MOST
+from selora.data import load_examples
+from selora.data.example import Example
+from selora.data.pictures import load_images
+from selora.data.subset import few_of
+from selora.scoring.classifier import label_matrix
+from selora.scoring.labels import LABELS
+from selora.study.few_images import DATASET, pictures_of
+from selora.study.profiles import Profile
+from selora.study.results import Run
+
+FINDINGS = [name for name in LABELS if ", " not in name]  # without sides
+GRAIN = 5.0  # grey levels: the noise of copies that are planted as controls
+
+
+@dataclass(frozen=True)
+class FewImageSets:
+    """Images (N, H, W, 3) uint8. Those that a run was fine-tuned on are the first of `train`, as many as it has
+    `own_prompts`."""
+
+    train: np.ndarray  # the training split
+    train_labels: np.ndarray  # (N, FINDINGS) bool
+    test: np.ndarray  # the test split, which nothing is trained on
+    test_labels: np.ndarray
+    own_prompts: dict[tuple[str, int], np.ndarray]  # generated, one for the prompt of each image of the n
+    test_prompts: dict[tuple[str, int], np.ndarray]  # generated for prompts of the test split
+
+    def noised_copies(self) -> dict[int, np.ndarray]:
+        """The images that runs were fine-tuned on with slight noise, by n: they add nothing, and give all away."""
+        return {n: noise(self.train[: len(images)], GRAIN) for (_, n), images in self.own_prompts.items()}
+
+
+def load_few_image_sets(profile: Profile, runs: Mapping[tuple[str, int], Run]) -> FewImageSets:
+    """The images of finished runs (`few_image_runs`), and those that they are compared with. A run whose weights cannot
+    be read here is left out, which is said."""
+    most = MOST * profile.images
+    split, test = (load_examples(DATASET, name, profile.data_root) for name in ("train", "test"))
+    train, test = few_of(split, len(split))[:most], test[:most]
+    own, others = {}, {}
+    for (method, count), run in runs.items():
+        made = pictures_of(run, few_of(split, count))
+        if made is None:
+            print(f"{method}: its weights are in PEFT's own format, which is not read here")
+            continue
+        own[method, count] = open_all(made, profile.resolution)
+        others[method, count] = open_all(run.samples([e.id for e in test[: profile.images]]), profile.resolution)
+    images = [load_images(part, profile.resolution) for part in (train, test)]
+    labels = [labels_of(part) for part in (train, test)]
+    return FewImageSets(images[0], labels[0], images[1], labels[1], own, others)
+
+
+def open_all(files: Sequence[Path], size: int) -> np.ndarray:
+    """Pictures from files, (N, size, size, 3) uint8."""
+    return load_images([Example(file.stem, file, "", ()) for file in files], size)
+
+
+def labels_of(examples: Sequence[Example]) -> np.ndarray:
+    """Which of the FINDINGS each example's report names: (N, FINDINGS) bool."""
+    labels = label_matrix([e.findings for e in examples], [e.places for e in examples])
+    return labels[:, [LABELS.index(name) for name in FINDINGS]].numpy()
