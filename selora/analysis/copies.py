@@ -17,13 +17,16 @@ import torch
 from scipy.stats import binomtest, hypergeom
 from torch.nn.functional import interpolate
 
-from selora.analysis.few_image_sets import FewImageSets
+from selora.analysis.controls import noise
+from selora.analysis.few_image_sets import REBUILT, FewImageSets
+from selora.analysis.utility import said_range
 from selora.scoring.intervals import LEVEL, holm
 
 DRAWS = 999  # permutations
 QUANTILE = 0.01  # of the distances from references held out to the nearest of the n: what is nearer is a near-copy
 SIDE = 32  # pixels of the small pictures that are compared
-PLANTED, HELD = "planted copies", "references held out"
+GRAIN = 1.0  # grey levels: the noise of planted copies
+HELD, NOISED = "references held out", "copies with noise"  # controls, beside REBUILT
 TEST, OWN = "test", "training"  # whose prompts
 
 
@@ -70,8 +73,9 @@ def nearness(pictures: torch.Tensor, train: torch.Tensor, count: int) -> dict:
 
 
 def copies_table(sets: FewImageSets, spaces: Mapping[str, Callable[[np.ndarray], torch.Tensor]]) -> pd.DataFrame:
-    """`nearness` of what each method made, of prompts of the test split and of those of its own n, and of two controls:
-    references held out, which are no copies, and planted copies of the n, which are.
+    """`nearness` of what each method made, of prompts of the test split and of those of its own n, and of controls:
+    references held out, which are no copies, and planted copies of the n, with slight noise and through the
+    autoencoder.
 
     Args:
         spaces: functions from images to vectors (N, F), by name.
@@ -83,17 +87,18 @@ def copies_table(sets: FewImageSets, spaces: Mapping[str, Callable[[np.ndarray],
     rows = []
     for space, seen in spaces.items():
         train, held = seen(sets.train), seen(sets.test)
-        for count, planted in sets.noised_copies().items():
+        for count, size in sets.sizes.items():
             shown = {
                 (method, prompts): seen(images)
                 for prompts, made in ((TEST, sets.test_prompts), (OWN, sets.own_prompts))
                 for (method, n), images in made.items()
                 if n == count
             }
-            shown |= {(HELD, ""): held, (PLANTED, ""): seen(planted)}
+            copies = {NOISED: noise(sets.train[:size], GRAIN), REBUILT: sets.rebuilt[:size]}
+            shown |= {(HELD, ""): held} | {(name, ""): seen(images) for name, images in copies.items()}
             rows += [
                 {"space": space, "n": count, "method": method, "prompts": prompts, "pictures": len(vectors)}
-                | nearness(vectors, train, len(planted))
+                | nearness(vectors, train, size)
                 for (method, prompts), vectors in shown.items()
             ]
     return pd.DataFrame(rows)
@@ -115,7 +120,8 @@ def nearest_rows(sets: FewImageSets, method: str, count: int, seen: Callable, co
 
 def verdict(table: pd.DataFrame) -> str:
     """Are training pictures nearer than held-out ones? In Markdown, of the prompts of the test split."""
-    made, planted = table[table.prompts == TEST], table[table.method == PLANTED]
+    made = table[table.prompts == TEST]
+    planted = table[table.method == REBUILT].groupby("space")[["near", "pictures"]].sum()
     p_values = holm({f"{row.method} at n = {row.n} by {row.space}": row.p for row in made.itertuples()})
     found = [name for name, p in p_values.items() if p < LEVEL]
     answer = (
@@ -124,12 +130,12 @@ def verdict(table: pd.DataFrame) -> str:
         else "nothing says that training pictures are nearer than held-out ones"
     )
     details = "; ".join(
-        f"by {space} {rows.share.min():.0%} to {rows.share.max():.0%} are nearer to one of the n than to one of as "
-        f"many others, and {rows.near.sum()} of {rows.pictures.sum()} are near-copies, {rows.near_held.sum():.1f} of "
-        "as many others"
+        f"by {space} {said_range(100 * rows.share, '.0f')} % are nearer to one of the n than to one of n others, and "
+        f"{rows.near.sum()} of {rows.pictures.sum()} are near-copies (of n others {rows.near_held.sum():.1f}; of "
+        f"planted copies {planted.near[space]} of {planted.pictures[space]} are found)"
         for space, rows in made.groupby("space", sort=False)
     )
     return (
         f"Of pictures made for prompts of the test split, {answer} (permutation tests, Holm's correction over "
-        f"{len(made)}): {details}. Of {planted.pictures.sum()} planted copies {planted.near.sum()} are found."
+        f"{len(made)}): {details}."
     )

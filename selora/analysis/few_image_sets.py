@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from selora.analysis.controls import noise
 from selora.analysis.image_sets import MOST
 from selora.data import load_examples
 from selora.data.example import Example
 from selora.data.pictures import load_images
 from selora.data.subset import few_of
+from selora.diffusion.base import load_base
+from selora.diffusion.latents import decode, encode
 from selora.scoring.classifier import label_matrix
 from selora.scoring.labels import LABELS
 from selora.study.few_images import DATASET, pictures_of
@@ -20,7 +21,7 @@ from selora.study.profiles import Profile
 from selora.study.results import Run
 
 FINDINGS = [name for name in LABELS if ", " not in name]  # without sides
-GRAIN = 5.0  # grey levels: the noise of copies that are planted as controls
+REBUILT = "autoencoder's copies"  # what the images that runs were fine-tuned on are called, as a control
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,12 @@ class FewImageSets:
     test_labels: np.ndarray
     own_prompts: dict[tuple[str, int], np.ndarray]  # generated, one for the prompt of each image of the n
     test_prompts: dict[tuple[str, int], np.ndarray]  # generated for prompts of the test split
+    rebuilt: np.ndarray  # the first of `train` through the base's autoencoder: what a perfect memory would make
 
-    def noised_copies(self) -> dict[int, np.ndarray]:
-        """The images that runs were fine-tuned on with slight noise, by n: they add nothing, and give all away."""
-        return {n: noise(self.train[: len(images)], GRAIN) for (_, n), images in self.own_prompts.items()}
+    @property
+    def sizes(self) -> dict[int, int]:
+        """How many images the runs of each n were fine-tuned on: n, but for a study that would have been cut."""
+        return {n: len(images) for (_, n), images in self.own_prompts.items()}
 
 
 def load_few_image_sets(profile: Profile, runs: Mapping[tuple[str, int], Run]) -> FewImageSets:
@@ -56,7 +59,10 @@ def load_few_image_sets(profile: Profile, runs: Mapping[tuple[str, int], Run]) -
         others[method, count] = open_all(run.samples([e.id for e in test[: profile.images]]), profile.resolution)
     images = [load_images(part, profile.resolution) for part in (train, test)]
     labels = [labels_of(part) for part in (train, test)]
-    return FewImageSets(images[0], labels[0], images[1], labels[1], own, others)
+    vae, batch = load_base(profile.base_model).vae, profile.sampling_batch
+    known = images[0][: max(map(len, own.values()), default=0)]
+    rebuilt = decode(vae, encode(vae, known, batch), batch) if len(known) else known
+    return FewImageSets(images[0], labels[0], images[1], labels[1], own, others, rebuilt)
 
 
 def open_all(files: Sequence[Path], size: int) -> np.ndarray:

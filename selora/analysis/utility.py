@@ -17,7 +17,7 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
-from selora.analysis.few_image_sets import FINDINGS, FewImageSets
+from selora.analysis.few_image_sets import FINDINGS, REBUILT, FewImageSets
 from selora.scoring.metrics import auroc
 from selora.scoring.resampling import resampled_auroc, resamples
 
@@ -27,7 +27,6 @@ LEAST = (5, 8)  # images with a finding, and without it, to train and to test on
 MEAN = "mean of them"  # in place of a finding
 REFERENCE, GENERATED, BOTH, ALL = "references", "generated", "both", "all references"
 OTHERS, SHUFFLED = "other references", "shuffled labels"
-NOISED = "noised copies"  # in place of a method
 COLUMNS = [
     *("n", "method", "arm", "draw", "pictures", "finding", "positives", "auroc", "low", "high"),
     *("gain", "gain_low", "gain_high"),
@@ -137,9 +136,9 @@ def use_of(train: Labelled, test: Labelled, generated: Mapping[tuple[str, int], 
 def utility_table(sets: FewImageSets, seen: Callable[[np.ndarray], torch.Tensor]) -> pd.DataFrame:
     """What each arm's head reaches on the test split, one row for each finding that is frequent enough, and their mean.
 
-    Arms, at each n: references; generated, and both, by method. Controls: noised copies of the references in place of a
-    method's; and of which only the mean is kept, shuffled labels, and other references, as many, in several draws; all
-    references, the bound.
+    Arms, at each n: references; generated, and both, by method. Controls: the references through the autoencoder in
+    place of what a method made; and of which only the mean is kept, shuffled labels, and other references, as many, in
+    several draws; all references, the bound.
 
     Args:
         seen: from images to features (N, F).
@@ -149,7 +148,7 @@ def utility_table(sets: FewImageSets, seen: Callable[[np.ndarray], torch.Tensor]
         low and high (95 %, over test pictures alone), gain (auroc less that of the references at the same n), gain_low,
         gain_high (in the same resamples of pictures, pair by pair). No rows where no finding is frequent enough.
     """
-    made = sets.own_prompts | {(NOISED, n): images for n, images in sets.noised_copies().items()}
+    made = sets.own_prompts | {(REBUILT, n): sets.rebuilt[:size] for n, size in sets.sizes.items()}
     generated = {key: seen(images).numpy() for key, images in made.items()}
     train = Labelled(seen(sets.train).numpy(), sets.train_labels)
     return use_of(train, Labelled(seen(sets.test).numpy(), sets.test_labels), generated)
@@ -177,12 +176,12 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def verdict(table: pd.DataFrame) -> str:
     """Do generated pictures add anything to n references? In Markdown. They do where the interval of what they add lies
-    above 0 and above what noised copies of the references add."""
+    above 0 and above what the references' own copies add."""
     if table.empty:
         return "Whether generated pictures are good for anything cannot be told: no finding is frequent enough."
     means = summary(table)
-    both, alone = (means[(means.arm == arm) & (means.method != NOISED)] for arm in (BOTH, GENERATED))
-    copies = means[(means.arm == BOTH) & (means.method == NOISED)].set_index("n").gain
+    both, alone = (means[(means.arm == arm) & (means.method != REBUILT)] for arm in (BOTH, GENERATED))
+    copies = means[(means.arm == BOTH) & (means.method == REBUILT)].set_index("n").gain
     adds, harms = both.gain_low > both.n.map(copies).clip(lower=0), both.gain_high < 0
     answers = {"add to them": adds, "take away from them": harms, "do neither that could be told": ~(adds | harms)}
     words = "; ".join(f"they {what} with {cases(both[rows])}" for what, rows in answers.items() if rows.any())
@@ -190,14 +189,18 @@ def verdict(table: pd.DataFrame) -> str:
         f"{row.gain:+.3f} ({row.gain_low:+.3f} to {row.gain_high:+.3f}) with {row.method} at n = {row.n}"
         for row in both.itertuples()
     )
-    spans = [f"{x.min():+.3f} to {x.max():+.3f}" for x in (copies, alone.gain)]
     shuffled = means[means.arm == SHUFFLED].auroc
     return (
         f"As many generated pictures beside n references: {words}. The mean AUROC changes by {details} (95 % over test "
-        f"pictures alone; one seed); by {spans[0]} with noised copies of the references; by {spans[1]} where generated "
-        f"pictures stand in place of the references. On shuffled labels it is {shuffled.min():.2f} to "
-        f"{shuffled.max():.2f}."
+        f"pictures alone; one seed); by {said_range(copies, '+.3f')} with the references' own copies; by "
+        f"{said_range(alone.gain, '+.3f')} where generated pictures stand in place of the references. On shuffled "
+        f"labels it is {said_range(shuffled, '.2f')}."
     )
+
+
+def said_range(values: pd.Series, form: str) -> str:
+    """The least and the largest of some numbers in words, as '0.1 to 0.3'; one number where they are alike."""
+    return " to ".join(dict.fromkeys(format(value, form) for value in (values.min(), values.max())))
 
 
 def cases(rows: pd.DataFrame) -> str:

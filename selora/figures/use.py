@@ -34,7 +34,7 @@ def utility_points(means: pd.DataFrame, title: str) -> Figure:
             rows.auroc, place, marker=MARKERS[0], edgecolor=COLOURS[0], zorder=3,
             c=[COLOURS[0] if sd != sd else "white" for sd in rows.sd],
         )  # fmt: skip
-        axis.set(title=f"n = {count}, {rows.findings.iloc[0]} findings", xlabel="mean AUROC\nbetter →")
+        axis.set(title=f"n = {count}, findings: {rows.findings.iloc[0]}", xlabel="mean AUROC\nbetter →")
         axis.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     figure.suptitle(f"{title}\nfilled: 95 % over test pictures; hollow: draws, two standard deviations", fontsize=9)
     sns.despine(figure)
@@ -65,7 +65,7 @@ def copies_points(table: pd.DataFrame, title: str) -> Figure:
             axis.scatter(rows.share, place, marker=MARKERS[nth], color=color, zorder=3, label=label)
         axis.set(title=space, xlim=(0, 1.02), xlabel="share nearer to training images")
         axis.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
-    axes[0, 0].legend(fontsize=7, loc="lower left")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=3)
     figure.suptitle(title)
     sns.despine(figure)
     return figure

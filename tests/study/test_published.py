@@ -81,7 +81,7 @@ def test_the_time_of_runs_is_what_the_published_ones_took(tmp_path, shown):
 
 
 @pytest.mark.parametrize(
-    "name", ["04_lora", "09_lambda", "10_rank_maps", "12_table1", "13_samples", "14_audit", "16_budgets"]
+    "name", ["04_lora", "09_lambda", "10_rank_maps", "12_table1", "13_samples", "14_audit", "16_budgets", "20_use"]
 )
 def test_in_a_fresh_clone_it_runs_on_the_published_results(tmp_path, name):
     """Under papermill, from the folder of notebooks as JupyterLab starts them. Without 11_controls, which looks at

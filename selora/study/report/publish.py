@@ -24,6 +24,8 @@ KEPT = (
     "audit.csv",
     "audit.json",
     "tuning.csv",
+    "utility.csv",
+    "copies.csv",
     "figures/*.png",
     "runs/*/*/*/*.json",
     "runs/*/*/*/history.csv",
