@@ -66,7 +66,7 @@ def nearness(pictures: torch.Tensor, train: torch.Tensor, count: int) -> dict:
     inside = distance < limit
     return {
         **{"share": share, "low": low, "high": high, "chance_low": chance_low, "chance_high": chance_high},
-        "p": (1 + sum(other >= share for other in drawn)) / (1 + DRAWS),
+        "p": (1 + sum(other >= share - 1e-9 for other in drawn)) / (1 + DRAWS),
         "near": int(inside[:, :count].any(axis=1).sum()),
         "near_held": float((1 - none_nearer[inside[:, count:].sum(axis=1)]).sum()),
     }

@@ -16,7 +16,7 @@ from selora.diffusion.base import load_base
 from selora.diffusion.latents import decode, encode
 from selora.scoring.classifier import label_matrix
 from selora.scoring.labels import LABELS
-from selora.study.few_images import DATASET, pictures_of
+from selora.study.few_images import pictures_of
 from selora.study.profiles import Profile
 from selora.study.results import Run
 
@@ -46,8 +46,8 @@ class FewImageSets:
 def load_few_image_sets(profile: Profile, runs: Mapping[tuple[str, int], Run]) -> FewImageSets:
     """The images of finished runs (`few_image_runs`), and those that they are compared with. A run whose weights cannot
     be read here is left out, which is said."""
-    most = MOST * profile.images
-    split, test = (load_examples(DATASET, name, profile.data_root) for name in ("train", "test"))
+    most, dataset = MOST * profile.images, next(iter(runs.values())).dataset
+    split, test = (load_examples(dataset, name, profile.data_root) for name in ("train", "test"))
     train, test = few_of(split, len(split))[:most], test[:most]
     own, others = {}, {}
     for (method, count), run in runs.items():
