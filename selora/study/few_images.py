@@ -10,7 +10,6 @@ from selora.data.example import Example
 from selora.files import replacing
 from selora.study.profiles import Profile
 from selora.study.results import Run
-from selora.study.sample_run import sample_prompts
 
 DATASET = "iu-drr"  # montgomery-drr has too few images to be held out
 
@@ -37,6 +36,8 @@ def pictures_of(run: Run, examples: Sequence[Example]) -> list[Path] | None:
     None as `sample_prompts`."""
     paths = [run.folder / "pictures" / f"{example.id}.png" for example in examples]
     if not all(path.is_file() for path in paths):
+        from selora.study.sample_run import sample_prompts  # it needs torch, which naming the runs does not
+
         images = sample_prompts(run, [example.prompt for example in examples], run.seed)
         if images is None:
             return None
