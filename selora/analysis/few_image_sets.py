@@ -44,24 +44,19 @@ class FewImageSets:
 
 
 def load_few_image_sets(profile: Profile, runs: Mapping[tuple[str, int], Run]) -> FewImageSets:
-    """The images of finished runs (`few_image_runs`), and those that they are compared with. A run whose weights cannot
-    be read here is left out, which is said."""
+    """The images of finished runs (`few_image_runs`), and those that they are compared with. Raises ValueError for a
+    run whose weights cannot be read here."""
     most, dataset = MOST * profile.images, next(iter(runs.values())).dataset
     split, test = (load_examples(dataset, name, profile.data_root) for name in ("train", "test"))
     train, test = few_of(split, len(split))[:most], test[:most]
-    own, others = {}, {}
-    for (method, count), run in runs.items():
-        made = pictures_of(run, few_of(split, count))
-        if made is None:
-            print(f"{method}: its weights are in PEFT's own format, which is not read here")
-            continue
-        own[method, count] = open_all(made, profile.resolution)
-        others[method, count] = open_all(run.samples([e.id for e in test[: profile.images]]), profile.resolution)
+    own = {key: open_all(pictures_of(run, few_of(split, key[1])), profile.resolution) for key, run in runs.items()}
+    scored = [example.id for example in test[: profile.images]]
+    others = {key: open_all(run.samples(scored), profile.resolution) for key, run in runs.items()}
     images = [load_images(part, profile.resolution) for part in (train, test)]
     labels = [labels_of(part) for part in (train, test)]
     vae, batch = load_base(profile.base_model).vae, profile.sampling_batch
-    known = images[0][: max(map(len, own.values()), default=0)]
-    rebuilt = decode(vae, encode(vae, known, batch), batch) if len(known) else known
+    known = images[0][: max(map(len, own.values()))]
+    rebuilt = decode(vae, encode(vae, known, batch), batch)
     return FewImageSets(images[0], labels[0], images[1], labels[1], own, others, rebuilt)
 
 

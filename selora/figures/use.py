@@ -9,16 +9,16 @@ from selora.figures.pictures import COLOURS, MARKERS
 
 
 def utility_points(means: pd.DataFrame, title: str) -> Figure:
-    """Mean AUROC of what a head was trained on, by the number of references: a panel for each n, since the findings
-    that are frequent enough differ; lines are 95 % over test pictures, of several draws two standard deviations over
-    draws. Chance is dotted.
+    """Mean AUROC by what a head was trained on: a panel for each n, since the findings that are frequent enough differ.
+    Lines are 95 % over test pictures, of several draws two standard deviations over draws; chance is dotted, the
+    references' own mean a thin line.
 
     Args:
         means: `utility.summary`.
     """
     counts = sorted(means.n.unique())
     words = means.arm + means.method.map(lambda name: f", {name}" if name else "")
-    names = sorted(dict.fromkeys(words), key=lambda name: list(words).index(name))
+    names = list(dict.fromkeys(words))
     figure, axes = plt.subplots(
         1, len(counts), figsize=(3 + 2.4 * len(counts), 1.2 + 0.3 * len(names)), sharey=True, squeeze=False,
         layout="constrained",

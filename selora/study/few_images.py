@@ -31,16 +31,22 @@ def few_image_runs(profile: Profile, results: Path) -> dict[tuple[str, int], Run
     }
 
 
-def pictures_of(run: Run, examples: Sequence[Example]) -> list[Path] | None:
+def pictures_of(run: Run, examples: Sequence[Example]) -> list[Path]:
     """What a finished run makes of the prompts of some examples, a picture for each, in the run's folder; made once.
-    None as `sample_prompts`."""
+
+    Raises:
+        ValueError: for a run whose weights cannot be read here (`sample_prompts`).
+    """
     paths = [run.folder / "pictures" / f"{example.id}.png" for example in examples]
     if not all(path.is_file() for path in paths):
         from selora.study.sample_run import sample_prompts  # it needs torch, which naming the runs does not
 
         images = sample_prompts(run, [example.prompt for example in examples], run.seed)
         if images is None:
-            return None
+            raise ValueError(
+                f"the weights of {run.method} are in a format that is not read here: take it out of the profile's "
+                "utility"
+            )
         for image, path in zip(images, paths, strict=True):
             with replacing(path) as partial:
                 Image.fromarray(image).save(partial, "PNG")

@@ -106,6 +106,12 @@ def test_notebook_20_makes_its_runs_once_and_ends_in_two_sentences(study, capsys
     assert [thing.data for thing in shown if getattr(thing, "data", None) == copies.data] == [copies.data]
 
 
+def test_weights_that_cannot_be_read_are_named(study):
+    run = replace(next(iter(few_image_runs(study.profile, study.folder.parent).values())), method="qlora")
+    with pytest.raises(ValueError, match="weights of qlora are in a format that is not read here: take it out of the"):
+        pictures_of(run, load_examples("imagefolder", "train", study.profile.data_root)[:N])
+
+
 def test_a_profile_that_asks_for_none_says_so_and_shows_nothing(study, capsys):
     assert execute("20_use", replace(study, profile=replace(study.profile, utility={}))) == []
     assert "Profile smoke asks for no run on few images" in capsys.readouterr().out
