@@ -149,9 +149,10 @@ def utility_table(sets: FewImageSets, seen: Callable[[np.ndarray], torch.Tensor]
         gain_high (in the same resamples of pictures, pair by pair). No rows where no finding is frequent enough.
     """
     made = sets.own_prompts | {(REBUILT, n): sets.rebuilt[:size] for n, size in sets.sizes.items()}
-    generated = {key: seen(images).numpy() for key, images in made.items()}
-    train = Labelled(seen(sets.train).numpy(), sets.train_labels)
-    return use_of(train, Labelled(seen(sets.test).numpy(), sets.test_labels), generated)
+    # in double precision, where the least decay leaves a system that can be solved
+    generated = {key: seen(images).double().numpy() for key, images in made.items()}
+    train, test = (seen(images).double().numpy() for images in (sets.train, sets.test))
+    return use_of(Labelled(train, sets.train_labels), Labelled(test, sets.test_labels), generated)
 
 
 def left_out(table: pd.DataFrame) -> pd.Series:

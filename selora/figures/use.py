@@ -67,5 +67,6 @@ def copies_points(table: pd.DataFrame, title: str) -> Figure:
         axis.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=3)
     figure.suptitle(title)
+    figure.get_layout_engine().set(wspace=0.06)
     sns.despine(figure)
     return figure
