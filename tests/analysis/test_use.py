@@ -132,9 +132,9 @@ def test_pictures_that_tell_nothing_have_a_small_p_as_seldom_as_it_says(monkeypa
     share is far too narrow."""
     monkeypatch.setattr(copies, "DRAWS", 99)
     found = [nearness(0.3 * vectors(40, seed) + 2, vectors(60, 1000 + seed), 20) for seed in range(200)]
-    assert 0.02 < np.mean([one["p"] <= 0.1 for one in found]) < 0.18
+    assert 0 < np.mean([one["p"] <= 0.1 for one in found]) < 0.14
     assert np.mean([one["chance_low"] <= one["share"] <= one["chance_high"] for one in found]) > 0.9
-    assert np.mean([one["low"] <= 0.5 <= one["high"] for one in found]) < 0.7
+    assert np.mean([one["low"] <= 0.5 <= one["high"] for one in found]) < 0.4
 
 
 def made_sets() -> FewImageSets:
