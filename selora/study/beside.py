@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from selora.study.few_images import few_image_runs
 from selora.study.profiles import Profile
 from selora.study.results import Run
 
@@ -25,3 +26,8 @@ def runs_of_lengths(profile: Profile, results: Path) -> list[Run]:
         for seed in profile.seeds_of(method, dataset)[:SEEDS]
         if dataset in profile.datasets and method in profile.methods
     ]
+
+
+def runs_beside(profile: Profile, results: Path) -> list[Run]:
+    """All such runs that a profile asks for: of other numbers of steps, and on few images."""
+    return [*runs_of_lengths(profile, results), *few_image_runs(profile, results).values()]

@@ -1,7 +1,9 @@
 """What a finished run makes of any prompt, the paper's own above all."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
@@ -16,7 +18,14 @@ from selora.study.stages import sampler
 
 
 def sample_run(run: Run, prompt: str, count: int) -> list[Image.Image] | None:
-    """What a finished run makes of any prompt, from noises that are the same for every run.
+    """What a finished run makes of any prompt, from noises that are the same for every run; None and errors as
+    `sample_prompts`."""
+    images = sample_prompts(run, [prompt] * count, run.profile.seeds[0])
+    return None if images is None else [Image.fromarray(image) for image in images]
+
+
+def sample_prompts(run: Run, prompts: Sequence[str], seed: int) -> np.ndarray | None:
+    """What a finished run makes of some prompts, from noises that a seed determines: images (N, H, W, 3) uint8.
 
     None for a run whose weights are in another format than diffusers' LoRA or the full fine-tune's own, or belong to
     a base of four bits. Raises ValueError as `load_weights`.
@@ -29,8 +38,7 @@ def sample_run(run: Run, prompt: str, count: int) -> list[Image.Image] | None:
         load_weights(pipe, path)
     elif (folder / "history.csv").exists():  # it was trained
         return None
-    images = sampler(profile, pipe, profile.seeds[0])([prompt] * count)
-    return [Image.fromarray(image) for image in images]
+    return sampler(profile, pipe, seed)(prompts)
 
 
 def load_weights(pipe: StableDiffusionPipeline, path: Path) -> None:

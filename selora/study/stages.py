@@ -16,6 +16,7 @@ from torch import nn
 from selora.data import DataError, Example, load_splits
 from selora.data.checks import describe, text_figures
 from selora.data.pictures import load_images
+from selora.data.subset import few_of
 from selora.diffusion import machine
 from selora.diffusion.base import load_base, noise_schedule
 from selora.diffusion.draws import look_batches
@@ -28,12 +29,11 @@ from selora.methods import make_method, named
 from selora.scoring.score import DIVERSITY, Judges, make_judges, score, score_reference
 from selora.study.fingerprints import scoring_cache
 from selora.study.lock import alone
-from selora.study.profiles import Profile
+from selora.study.profiles import FEWEST, Profile
 from selora.study.records import record, write_ranks, write_table
 from selora.study.rehearsal import try_end
 from selora.study.results import Run
 
-FEWEST = 6  # images, for precision and recall: they look at the five nearest neighbours
 UNTRAINED = {"history": [], "expansions": [], "best_step": None, "best_loss": None, "train_seconds": 0.0, "own": {}}
 
 
@@ -109,6 +109,8 @@ def prepare_training(run: Run, settings: dict, earlier: Mapping[str, Earlier]) -
     profile = run.profile
     examples, said = load_splits(run.dataset, profile.data_root)
     examples["val"] = examples["val"][: profile.validation_images]
+    if profile.train_images:
+        examples["train"] = few_of(examples["train"], profile.train_images)
     pipe = load_base(profile.base_model, profile.precision)
     if machine.state().is_main_process:
         print(*said, describe(text_figures(examples, pipe.tokenizer)), sep="\n", flush=True)

@@ -45,7 +45,7 @@ def test_all_notebooks_of_a_run_take_the_same_parameters():
 
 def test_methods_choose_the_notebooks():
     stems = [path.stem for path in numbered(["base", "lora"])]
-    always = ["11_controls", "12_table1", "13_samples", "14_audit", "15_elsewhere", "17_criteria", "19_cost"]
+    always = ["11_controls", "12_table1", "13_samples", "14_audit", "15_elsewhere", "17_criteria", "19_cost", "20_use"]
     assert stems == sorted(["01_data", "02_base", "04_lora", *always, "18_lengths"])
     assert "08_further" in [path.stem for path in numbered(["base", "eva"])]
     assert "16_budgets" in [path.stem for path in numbered(["ranks-gora"])]

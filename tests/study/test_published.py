@@ -92,6 +92,7 @@ def test_the_time_of_runs_is_what_the_published_ones_took(tmp_path, shown):
         "16_budgets",
         "18_lengths",
         "19_cost",
+        "20_use",
     ],
 )
 def test_in_a_fresh_clone_it_runs_on_the_published_results(tmp_path, name):

@@ -61,7 +61,7 @@ def test_the_contracts_files_are_there(smoke):
             assert "checkpoint.safetensors" not in files
     table = pd.read_csv(folder / "table1.csv")
     assert sorted(zip(table.dataset, table.method, strict=True)) == sorted((d, m) for d in DATASETS for m in METHODS)
-    books = {path.name for path in NOTEBOOKS.glob("[01]*.ipynb")}
+    books = {path.name for path in NOTEBOOKS.glob("[0-9]*.ipynb")}
     books -= {"08_further.ipynb", "16_budgets.ipynb"}  # none of their methods is in smoke
     assert {path.name for path in (folder / "notebooks").iterdir()} == books
     page = (folder / "index.html").read_text()
@@ -81,6 +81,7 @@ def test_what_is_published_holds_few_samples_one_adapter_and_nothing_of_real_rad
     publish(folder, target)
     kept = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
     assert {"index.html", "table1.md", "table1.tex", "audit.csv", "audit.json", "cost.csv", "sensitivity.csv"} <= kept
+    assert {"utility.csv", "copies.csv"} <= kept
     assert "figures/13_findings_iu-drr.webp" in kept
     assert "runs/iu-drr/selora/seed0/expansions.csv" in kept
     assert "runs/montgomery-drr/selora@1.0/seed0/expansions.csv" in kept

@@ -21,8 +21,9 @@ NOT_OF_A_RUN = {
     *("name", "datasets", "methods", "seeds", "fewer"),  # which runs there are
     *("ablation", "ablation_datasets", "sensitivity", "lengths"),
     *("accumulation", "gradient_checkpointing", "compile", "checkpoint_interval"),  # how a machine gets there
-    *("data_root", "method_settings", "audit_steps", "file"),
+    *("data_root", "method_settings", "audit_steps", "utility", "file"),
 }
+FEWEST = 6  # images, for precision and recall: they look at the five nearest neighbours
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Profile:
     fewer: dict[str, dict[str, int]] = field(default_factory=dict)
     lengths: dict[str, list[int]] = field(default_factory=dict)  # steps of further runs, per data set
     method_settings: dict[str, dict] = field(default_factory=dict)
+    train_images: int | None = None  # that runs are trained on, a fixed choice of them; without it all
+    utility: dict[str, list[int]] = field(default_factory=dict)  # methods to be trained on few images too: on how many
     audit_steps: int = 60  # of each of the audit's short trainings, which are probed six times
     data_root: str | None = None  # folder of the real data sets; without it SELORA_DATA, else data/raw
     precision: str = "fp32"  # of the frozen weights and of the arithmetic: fp32 or bf16; what is trained is fp32 always
@@ -75,7 +78,7 @@ class Profile:
             if not fits(getattr(self, f.name), f.type):
                 self.refuse(f.name, getattr(self, f.name), f"be of the kind {kind_name(f.type)}")
         check_choices("data set", [*self.datasets, *(self.ablation_datasets or []), *self.lengths], DATASETS)
-        check_choices("method", [*self.methods, *self.fewer, *self.method_settings], METHODS)
+        check_choices("method", [*self.methods, *self.fewer, *self.method_settings, *self.utility], METHODS)
         for method, counts in self.fewer.items():
             check_choices(f"data set in fewer of {method}", list(counts), [*DATASETS, "other"])
             for name, count in counts.items():
@@ -108,6 +111,11 @@ class Profile:
                      "sampling_batch", "accumulation", "audit_steps"):  # fmt: skip
             if getattr(self, name) < 1:
                 self.refuse(name, getattr(self, name), "be 1 or more")
+        for method, counts in self.utility.items():
+            if min(counts, default=0) < FEWEST:
+                self.refuse(f"utility of {method}", counts, f"name numbers of images, each {FEWEST} or more")
+        if self.train_images is not None and self.train_images < FEWEST:
+            self.refuse("train_images", self.train_images, f"be {FEWEST} or more")
         for name, steps in self.steps.items():
             if steps < 1:
                 self.refuse(f"steps of {name}", steps, "be 1 or more")

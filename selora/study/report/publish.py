@@ -26,6 +26,8 @@ KEPT = (
     "tuning.csv",
     "cost.csv",
     "sensitivity*.csv",
+    "utility.csv",
+    "copies.csv",
     "figures/*.png",
     "runs/*/*/*/*.json",
     "lengths/*/*/runs/*/*/*/result.json",

@@ -52,7 +52,8 @@ def lay_out(results: Path, source: Path) -> None:
     shutil.copytree(PARTS, source / "_static", ignore=shutil.ignore_patterns("conf.py"))
     shutil.copyfile(PARTS / "conf.py", source / "conf.py")
     shutil.copytree(results / "figures", source / "_static" / "figures")
-    for pattern in ("table1.csv", "audit.csv", "cost.csv", "sensitivity*.csv", "runs/*/*/*/*.json", "runs/*/*/*/*.csv"):
+    tables = ("table1.csv", "audit.csv", "cost.csv", "sensitivity*.csv", "utility.csv", "copies.csv")
+    for pattern in (*tables, "runs/*/*/*/*.json", "runs/*/*/*/*.csv"):
         for path in results.glob(pattern):
             copy = source / "_static" / path.relative_to(results)
             copy.parent.mkdir(parents=True, exist_ok=True)
