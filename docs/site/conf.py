@@ -2,6 +2,7 @@
 it is built, nor when it is read."""
 
 project = "The SeLoRA study"
+author = "the authors of the study"
 copyright = "the authors of the study; Apache-2.0. Nothing here is for diagnosis"  # noqa: A001, Sphinx's own name
 
 extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx-mathjax-offline", "sphinx.ext.githubpages"]
