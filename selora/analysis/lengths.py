@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from selora.scoring.labels import mean_auroc
 from selora.study.beside import runs_of_lengths
 from selora.study.profiles import Profile
 from selora.study.results import Run
 
 SCORES = {"best_val_loss": ("validation loss", 1), "kid": ("KID x 1000", 1000)}  # of both less is better
-COLUMNS = ["dataset", "steps", "method", "seed", *SCORES, "auroc"]
+COLUMNS = ["dataset", "steps", "method", "seed", *SCORES]
 
 
 def collect(profile: Profile, results: Path) -> pd.DataFrame:
@@ -26,7 +25,7 @@ def collect(profile: Profile, results: Path) -> pd.DataFrame:
     """
     runs = [run for run in [*runs_of_lengths(profile, results), *whole_runs(profile, results)] if run.done]
     rows = [run.result() | {"steps": run.profile.steps_of(run.dataset)} for run in runs]
-    return pd.DataFrame([row | {"auroc": mean_auroc(row)} for row in rows], columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def whole_runs(profile: Profile, results: Path) -> list[Run]:

@@ -136,7 +136,7 @@ def make_on_ray(runs: list[Run]) -> None:
     # a worker that has made its run ends, and with it what it held of the GPU
     task = ray.remote(max_calls=1, max_retries=RETRIES, **resources)(make_by_command)
     here = [run for run in runs if not is_named(run)]
-    runs = [run for run in runs if is_named(run)]
+    runs = [run for run in runs if run not in here]
     needed = [needed for run in runs for needed in run.builds_on]
     made = {}  # by folder: each once, and in time
     for run in sorted([*runs, *needed], key=lambda run: len(run.builds_on)):

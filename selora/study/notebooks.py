@@ -102,6 +102,8 @@ def execute(notebooks: list[Path], parameters: dict, folder: Path) -> None:
     workers = at_once(len(notebooks)) if parameters.get("executor") == "cores" else 1
     print(said_threads(workers), flush=True)
     usual, taken, before = usual_seconds(), {}, count_runs(folder)
+    if workers > 1:  # long ones first
+        notebooks = sorted(notebooks, key=lambda path: usual.get(path.stem, 0), reverse=True)
     left = [path.stem for path in notebooks]
     for notebook, seconds in executed(notebooks, parameters, folder, workers):
         left.remove(notebook.stem)
@@ -114,16 +116,15 @@ def execute(notebooks: list[Path], parameters: dict, folder: Path) -> None:
 
 
 def executed(notebooks: list[Path], parameters: dict, folder: Path, workers: int) -> Iterator[tuple[Path, float]]:
-    """Execute notebooks, `workers` at a time; each as it is done, with its seconds."""
+    """Execute notebooks, `workers` at a time and in order, those that measure times last and alone; each as it is done,
+    with its seconds."""
     if workers < 2:
         for notebook in notebooks:
             yield notebook, execute_one(notebook, parameters, folder)
         return
-    usual = usual_seconds()
-    longest = sorted(notebooks, key=lambda path: usual.get(path.stem, 0), reverse=True)
-    timed = [path for path in longest if path.stem in TIMED]
+    timed = [path for path in notebooks if path.stem in TIMED]
     with workers_of_one_thread(workers) as pool:
-        others = [path for path in longest if path not in timed]
+        others = [path for path in notebooks if path not in timed]
         under_way = {pool.submit(execute_one, path, parameters, folder): path for path in others}
         for future in as_completed(under_way):
             yield under_way[future], future.result()

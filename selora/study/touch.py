@@ -49,20 +49,22 @@ def same_noise(study, dataset: str, figure: str) -> None:
     """What each method made of one prompt from one noise, beside the prompt's own image, with a choice of prompt and
     seed; of the prompts and seeds whose samples are here."""
     examples = {e.id: e for e in study.scored(dataset)}
-    here = {}  # paths by method, seed and example
-    for run in study.runs(study.profile.methods):
-        for name, path in zip(examples, run.samples([*examples]), strict=True):
-            if run.dataset == dataset and path.is_file():
-                here[run.method, run.seed, name] = path
-    pictured = {f"{e.id}: {e.prompt}": e for e in examples.values() if any(e.id == name for *_, name in here)}
+    here = {  # paths by method, seed and example
+        (run.method, run.seed, name): path
+        for run in study.runs(study.profile.methods)
+        if run.dataset == dataset
+        for name, path in zip(examples, run.samples([*examples]), strict=True)
+        if path.is_file()
+    }
+    known = {name for *_, name in here}
+    pictured = {f"{e.id}: {e.prompt}": e for e in examples.values() if e.id in known}
     seeds = sorted({seed for _, seed, _ in here})
     if not pictured:
         return print(f"{dataset}: no samples are here")
 
     def draw(prompt: str, seed: int) -> Figure:
         example = pictured[prompt]
-        own = {m: path for (m, s, name), path in here.items() if (s, name) == (seed, example.id)}
-        images = {method: Image.open(path) for method, path in own.items()}
+        images = {m: Image.open(path) for (m, *drawn), path in here.items() if drawn == [seed, example.id]}
         (reference,) = study.images([example])
         row = {f"seed {seed}": [reference, *images.values()]}
         grid = image_grid(row, [study.reference(dataset).replace("\n", " "), *images])

@@ -5,12 +5,7 @@ from dataclasses import replace
 import matplotlib
 import pandas as pd
 import pytest
-from conftest import scored_base
-from test_odd_sets import execute, write_set
-
-from selora.study import stages
-from selora.study.laboratory import Study
-from selora.study.profiles import load_profile
+from test_odd_sets import execute, small_study
 
 matplotlib.use("Agg")
 METHODS = ["lora", "selora", "lora-matched", "ranks-selora", "ranks-shuffled", "ranks-increlora", "ranks-gora"]
@@ -19,20 +14,16 @@ METHODS = ["lora", "selora", "lora-matched", "ranks-selora", "ranks-shuffled", "
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """A study of runs of five steps."""
-    monkeypatch.setattr(stages, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(stages, "DIVERSITY", (1, 2))
-    scored_base().save_pretrained(tmp_path / "base")
-    folder = write_set(tmp_path / "set", "one finding once")
-    profile = replace(
-        load_profile("smoke", datasets="imagefolder", data_root=str(folder)),
-        base_model=str(tmp_path / "base"),
+    return small_study(
+        tmp_path,
+        monkeypatch,
+        "one finding once",
         methods=METHODS,
         seeds=[1],
         fewer={"ranks-gora": {"other": 0}},
         method_settings={"selora": {"threshold": 1.5, "interval": 2}, "increlora": {"interval": 2, "growing": 1.0}},
-        **{"resolution": 112, "steps": {"other": 5}, "images": 6, "sampling_steps": 1, "validation_images": 2},
+        steps={"other": 5},
     )
-    return Study(profile, tmp_path / "results" / "smoke")
 
 
 def test_runs_at_one_budget_and_their_notebook(study):

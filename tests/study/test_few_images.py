@@ -5,15 +5,13 @@ from dataclasses import replace
 import matplotlib
 import pandas as pd
 import pytest
-from conftest import scored_base
-from test_odd_sets import execute, write_set
+from test_odd_sets import execute, small_study
 
 from selora.data import load_examples
 from selora.data.subset import few_of
 from selora.study import few_images, stages
 from selora.study.few_images import few_image_runs, pictures_of
 from selora.study.fingerprints import settings_of
-from selora.study.laboratory import Study
 from selora.study.profiles import load_profile
 
 matplotlib.use("Agg")
@@ -23,18 +21,8 @@ N = 8
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """A study that asks for LoRA on N of the set's 22 training pictures."""
-    monkeypatch.setattr(stages, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(stages, "DIVERSITY", (1, 2))
     monkeypatch.setattr(few_images, "DATASET", "imagefolder")
-    scored_base().save_pretrained(tmp_path / "base")
-    folder = write_set(tmp_path / "set", "one class only")
-    profile = replace(
-        load_profile("smoke", datasets="imagefolder", methods="base,lora", data_root=str(folder)),
-        base_model=str(tmp_path / "base"),
-        utility={"lora": [N]},
-        **{"resolution": 112, "steps": {"other": 2}, "images": 6, "sampling_steps": 1, "validation_images": 2},
-    )
-    return Study(profile, tmp_path / "results" / "smoke")
+    return small_study(tmp_path, monkeypatch, "one class only", methods=["base", "lora"], utility={"lora": [N]})
 
 
 def test_few_images_are_part_of_a_runs_identity_and_all_of_them_are_not():

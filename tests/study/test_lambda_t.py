@@ -6,11 +6,10 @@ import matplotlib
 import pandas as pd
 import pytest
 from conftest import scored_base
-from test_odd_sets import execute, write_set
+from test_odd_sets import execute, small_study, write_set
 
 from selora.files import WEIGHTS, write_json
-from selora.study import sensitivity, stages, trials
-from selora.study.laboratory import Study
+from selora.study import sensitivity, trials
 from selora.study.profiles import load_profile
 from selora.study.sensitivity import FILES, grid, make_grid, read_grid, why_not
 
@@ -20,19 +19,16 @@ matplotlib.use("Agg")
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """A study of trainings of five steps."""
-    monkeypatch.setattr(stages, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(stages, "DIVERSITY", (1, 2))
-    scored_base().save_pretrained(tmp_path / "base")
-    folder = write_set(tmp_path / "set", "one finding once")
-    profile = replace(
-        load_profile("smoke", datasets="imagefolder", methods="lora,selora", data_root=str(folder)),
-        base_model=str(tmp_path / "base"),
+    return small_study(
+        tmp_path,
+        monkeypatch,
+        "one finding once",
+        methods=["lora", "selora"],
         seeds=[1],
         sensitivity={"threshold": [1.0, 9.0], "interval": [2, 4]},
         method_settings={"selora": {"threshold": 1.0, "interval": 2}},
-        **{"resolution": 112, "steps": {"other": 5}, "images": 6, "sampling_steps": 1, "validation_images": 2},
+        steps={"other": 5},
     )
-    return Study(profile, tmp_path / "results" / "smoke")
 
 
 def test_the_grid_has_every_pair_and_its_own_settings(study):

@@ -1,6 +1,7 @@
 """The notebooks run on with sets that lack what the study's own have: findings, validation, more than 30 pictures."""
 
 from dataclasses import replace
+from functools import partial
 
 import matplotlib
 import nbformat
@@ -48,21 +49,21 @@ def execute(name: str, study: Study, **parameters) -> list:
     return shown
 
 
-@pytest.fixture
-def opened(tmp_path, monkeypatch):
-    """A study of two short runs on a set of some kind, and on one of the study's own beside it."""
+def small_study(tmp_path, monkeypatch, kind: str, datasets: str = "imagefolder", **changes) -> Study:
+    """A study of short runs of a tiny base, on a set of some kind. changes: of its profile, beyond smoke's."""
     monkeypatch.setattr(stages, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(stages, "DIVERSITY", (1, 2))
     scored_base().save_pretrained(tmp_path / "base")
+    profile = load_profile("smoke", datasets=datasets, data_root=str(write_set(tmp_path / "set", kind)))
+    small = {"resolution": 112, "steps": {"other": 2}, "images": 6, "sampling_steps": 1, "validation_images": 2}
+    profile = replace(profile, base_model=str(tmp_path / "base"), **(small | changes))
+    return Study(profile, tmp_path / "results" / "smoke")
 
-    def open_set(kind: str, datasets: str = "imagefolder") -> Study:
-        folder = write_set(tmp_path / "set", kind)
-        profile = load_profile("smoke", datasets=datasets, methods="base,lora", data_root=str(folder))
-        small = {"resolution": 112, "steps": {"other": 2}, "images": 6, "sampling_steps": 1, "validation_images": 2}
-        profile = replace(profile, base_model=str(tmp_path / "base"), **small)
-        return Study(profile, tmp_path / "results" / "smoke")
 
-    return open_set
+@pytest.fixture
+def opened(tmp_path, monkeypatch):
+    """A study of two short runs on a set of some kind, and on one of the study's own beside it."""
+    return partial(small_study, tmp_path, monkeypatch, methods=["base", "lora"])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -19,15 +19,13 @@ from selora.files import PUBLISHED, REPOSITORY, RESULTS, WEIGHTS, write_text
 from selora.study.report.page import write_index
 from selora.study.report.readme import fill_readme
 
+TABLES = ("table1.csv", "audit.csv", "cost.csv", "sensitivity*.csv", "utility.csv", "copies.csv")  # the site's, too
 KEPT = (
-    "table1.*",
-    "audit.csv",
+    *TABLES,
+    "table1.md",
+    "table1.tex",
     "audit.json",
     "tuning.csv",
-    "cost.csv",
-    "sensitivity*.csv",
-    "utility.csv",
-    "copies.csv",
     "figures/*.png",
     "runs/*/*/*/*.json",
     "lengths/*/*/runs/*/*/*/result.json",

@@ -18,6 +18,7 @@ import nbformat
 import papermill
 
 from selora.files import NOTEBOOKS, PUBLISHED, REPOSITORY, RESULTS, replacing, write_text
+from selora.study.report.publish import TABLES
 from selora.study.report.site_pages import front_page, run_pages
 
 COURSE = RESULTS / "course"  # its executed chapters
@@ -52,8 +53,7 @@ def lay_out(results: Path, source: Path) -> None:
     shutil.copytree(PARTS, source / "_static", ignore=shutil.ignore_patterns("conf.py"))
     shutil.copyfile(PARTS / "conf.py", source / "conf.py")
     shutil.copytree(results / "figures", source / "_static" / "figures")
-    tables = ("table1.csv", "audit.csv", "cost.csv", "sensitivity*.csv", "utility.csv", "copies.csv")
-    for pattern in (*tables, "runs/*/*/*/*.json", "runs/*/*/*/*.csv"):
+    for pattern in (*TABLES, "runs/*/*/*/*.json", "runs/*/*/*/*.csv"):
         for path in results.glob(pattern):
             copy = source / "_static" / path.relative_to(results)
             copy.parent.mkdir(parents=True, exist_ok=True)
