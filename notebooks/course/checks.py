@@ -9,7 +9,7 @@ from IPython import get_ipython
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # before it is imported: it names what nothing here needs
 warnings.filterwarnings("ignore", message="IProgress not found")  # text progress bars need no widgets
 
-from selora.study.notebooks import check_parameters  # noqa: E402
+from selora.study.parameters import check_parameters  # noqa: E402
 
 
 def verdict(right: bool, hint: str) -> bool:

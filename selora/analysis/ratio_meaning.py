@@ -32,7 +32,7 @@ from selora.files import WEIGHTS
 from selora.study.results import Run
 from selora.study.sample_run import load_weights
 
-SAMPLES = 32  # training images of the batch that a finished run is tested with
+LARGER = 4  # times a training batch: what a finished run is tested with
 FACTORS = (0.5, 1.0, 2.0)  # c of A -> c A, B -> B / c
 
 
@@ -103,7 +103,8 @@ def shapley(blocks: Mapping[str, np.ndarray], fitted: Callable[[np.ndarray], flo
 
 
 def open_run(run: Run) -> tuple[dict[str, nn.Module], Callable[[], torch.Tensor]]:
-    """A finished run's networks, their adapters trainable, and the denoising loss of a batch of its training images.
+    """A finished run's networks, their adapters trainable, and the denoising loss of `LARGER` batches of its training
+    images at once.
 
     Raises:
         FileNotFoundError: where the run's weights are not there; few of the published ones are.
@@ -119,7 +120,7 @@ def open_run(run: Run) -> tuple[dict[str, nn.Module], Callable[[], torch.Tensor]
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(".lora_" in name)
     examples = load_examples(run.dataset, "train", profile.data_root)
-    chosen = random.Random(0).sample(examples, min(SAMPLES, len(examples)))
+    chosen = random.Random(0).sample(examples, min(LARGER * profile.batch_size, len(examples)))
     latents = encode(pipe.vae, load_images(chosen, profile.resolution), profile.sampling_batch)
     tokens = tokenize(pipe.tokenizer, [example.prompt for example in chosen])
     order, draw = ("noise", "timesteps"), generator(run.seed, BATCH, 1)

@@ -23,7 +23,7 @@ from selora.figures.runs import loss_curves
 from selora.files import PUBLISHED, RESULTS
 from selora.methods import METHODS, lacks
 from selora.study.grid import EXECUTORS, make_runs
-from selora.study.notebooks import check_parameters
+from selora.study.parameters import check_parameters
 from selora.study.profiles import Profile, check_choices, load_profile
 from selora.study.published import banner, said_time
 from selora.study.results import Run

@@ -100,6 +100,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(profile, tmp_path):
     """In turns by the clock (SIGTERM and SIGKILL), and at the moment that it opens, renames or removes a file."""
     whole = Run(profile, "imagefolder", "selora", 0, tmp_path / "whole")
+    started(whole, tmp_path / "cache", kill_at=1)[0].join()  # with the first begins the server, which imports all
     began = time.monotonic()
     process, count = started(whole, tmp_path / "cache")
     process.join()

@@ -124,7 +124,7 @@ def test_why_there_is_no_grid_is_said(study, tmp_path):
 def test_the_notebook_measures_trains_and_answers(study):
     study.profile.sensitivity["threshold"] = [1.0]
     study.run("selora")
-    *_, cost, growth = execute("19_cost", study, timed_steps=2)
+    *_, cost, growth = execute("19_cost", study)
     assert cost.data.startswith("A step of selora with a probe takes ") and "(final ones)" in cost.data
     assert growth.data.startswith(
         "Over 2 pairs of lambda and t on imagefolder, seed 1, the least validation loss moves"

@@ -14,13 +14,13 @@ from selora.study.fingerprints import hash_inputs
 from selora.study.laboratory import Study
 from selora.study.notebooks import (
     METHODS_OF,
-    check_parameters,
     numbered,
     run_notebooks,
     said_threads,
     seconds_left,
     usual_seconds,
 )
+from selora.study.parameters import check_parameters
 from selora.study.profiles import load_profile
 
 BOOKS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -38,8 +38,7 @@ def test_no_outputs_and_exactly_one_parameters_cell(path):
 def test_all_notebooks_of_a_run_take_the_same_parameters():
     run = [path for path in BOOKS if path.stem != "download"]
     known = {path.stem: {*papermill.inspect_notebook(path)} for path in run}
-    assert "timed_steps" in known["19_cost"]  # its own, with a default
-    assert len({frozenset(names - {"published", "timed_steps"}) for names in known.values()}) == 1, known
+    assert len({frozenset(names - {"published"}) for names in known.values()}) == 1, known
     assert {stem for stem, names in known.items() if "published" in names} == {*METHODS_OF} - {"10_rank_maps"}
 
 

@@ -39,10 +39,10 @@ def write_set(folder, kind: str):
     return folder
 
 
-def execute(name: str, study: Study, **parameters) -> list:
+def execute(name: str, study: Study) -> list:
     """The code of a notebook but for its parameters and the line that opens the study; what it displays."""
     shown = []
-    names = {**parameters, "study": study, "display": lambda *things: shown.extend(things)}
+    names = {"study": study, "display": lambda *things: shown.extend(things)}
     for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells:
         if cell.cell_type == "code" and "study = open_" not in cell.source and "tags" not in cell.metadata:
             exec(cell.source, names)

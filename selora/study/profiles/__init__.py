@@ -21,7 +21,7 @@ NOT_OF_A_RUN = {
     *("name", "datasets", "methods", "seeds", "fewer"),  # which runs there are
     *("ablation", "ablation_datasets", "sensitivity", "lengths"),
     *("accumulation", "gradient_checkpointing", "compile", "checkpoint_interval"),  # how a machine gets there
-    *("data_root", "method_settings", "audit_steps", "utility", "file"),
+    *("data_root", "method_settings", "audit_steps", "timed_steps", "utility", "file"),
 }
 FEWEST = 6  # images, for precision and recall: they look at the five nearest neighbours
 
@@ -64,6 +64,7 @@ class Profile:
     train_images: int | None = None  # that runs are trained on, a fixed choice of them; without it all
     utility: dict[str, list[int]] = field(default_factory=dict)  # methods to be trained on few images too: on how many
     audit_steps: int = 60  # of each of the audit's short trainings, which are probed six times
+    timed_steps: int = 8  # of each method, in turns with LoRA's; more make all steadier, 95th percentiles above all
     data_root: str | None = None  # folder of the real data sets; without it SELORA_DATA, else data/raw
     precision: str = "fp32"  # of the frozen weights and of the arithmetic: fp32 or bf16; what is trained is fp32 always
     solver: str = "sde-dpmsolver++"  # of SOLVERS
@@ -108,7 +109,7 @@ class Profile:
             if name not in self.steps and "other" not in self.steps:
                 raise ValueError(f"profile {self.name} gives no steps for data set '{name}': add it under 'steps'")
         for name in ("resolution", "batch_size", "validation_images", "checkpoint_interval", "images", "sampling_steps",
-                     "sampling_batch", "accumulation", "audit_steps"):  # fmt: skip
+                     "sampling_batch", "accumulation", "audit_steps", "timed_steps"):  # fmt: skip
             if getattr(self, name) < 1:
                 self.refuse(name, getattr(self, name), "be 1 or more")
         for method, counts in self.utility.items():
