@@ -4,8 +4,9 @@
     python benchmarks/kill_grid.py --kills 3 --datasets montgomery-drr --methods base,lora    # does it work?
 
 Each kill is SIGTERM or SIGKILL, of all processes of `run_all` or of its first alone, whose kernels then end by
-themselves. A grid that is finished is compared, and the next begun. Counts stand in `kills.json` in the folder, so the
-script itself may be stopped and started again.
+themselves. After ten kills at most a grid is left to finish and compared, and the next begun: most of what is at risk
+is in its first runs. Counts stand in `kills.json` in the folder, so the script itself may be stopped and started again,
+and two of them with folders of their own kill at once.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from selora.files import NOTEBOOKS, REPOSITORY, read_json, write_json
 
 CLOCK = ["train_seconds", "sample_seconds", "peak_memory_mb", "commit"]  # what may differ in result.json and table1.csv
 SETTLING = 30  # seconds that orphaned kernels have to end
+KILLS_OF_A_GRID = 10  # then it is left to finish
 
 
 def start(results: Path, narrowed: dict[str, str]) -> subprocess.Popen:
@@ -84,7 +86,11 @@ def main() -> None:
     args = parser.parse_args()
     narrowed = {"datasets": args.datasets, "methods": args.methods}
     record = args.folder / "kills.json"
-    done = read_json(record) if record.exists() else {"kills": 0, "grids": 0, "differing": [], "seconds": None}
+    done = (
+        read_json(record)
+        if record.exists()
+        else {"kills": 0, "grids": 0, "differing": [], "seconds": None, "of this grid": 0}
+    )
     if done["seconds"] is None:
         began = time.monotonic()
         if start(args.folder / "whole", narrowed).wait():
@@ -92,18 +98,19 @@ def main() -> None:
         done["seconds"] = time.monotonic() - began
         write_json(record, done)
     expected = outcome(args.folder / "whole")
-    while done["kills"] < args.kills or not done.get("last finished"):
-        rng = random.Random(done["kills"])
+    while done["kills"] < args.kills or done["of this grid"]:
+        rng = random.Random(f"{args.folder.name} {done['kills']}")
         results = args.folder / f"grid-{done['grids']}"
         process = start(results, narrowed)
         # a third of a grid at most, so that one is killed several times before it ends
-        wait = rng.uniform(0, done["seconds"] / 3) if done["kills"] < args.kills else None
+        last = done["kills"] >= args.kills or done["of this grid"] >= KILLS_OF_A_GRID
+        wait = None if last else rng.uniform(0, done["seconds"] / 3)
         try:
             failed = process.wait(wait)
         except subprocess.TimeoutExpired:
             kill(process, rng.choice([signal.SIGTERM, signal.SIGKILL]), rng.random() < 0.5)
             done["kills"] += 1
-            done["last finished"] = False
+            done["of this grid"] += 1
         else:
             if failed:
                 sys.exit(f"a grid that was killed does not go on: see {results / 'log.txt'}")
@@ -113,7 +120,7 @@ def main() -> None:
                 f"{results.name}/{name}" for name in sorted(names) if found.get(name) != expected.get(name)
             ]
             done["grids"] += 1
-            done["last finished"] = True
+            done["of this grid"] = 0
         write_json(record, done)
         print(
             f"{done['kills']} kills, {done['grids']} grids finished, {len(done['differing'])} files differ", flush=True
