@@ -41,6 +41,12 @@ def encoder():
     return make_encoder("efficientnet-lite0")
 
 
+@pytest.fixture(scope="module")
+def found(sets, encoder):
+    """Features of all images."""
+    return features(encoder, sets.images)
+
+
 def test_degradations_leave_little_at_first_and_much_at_last(sets):
     images = sets.images[sets.test]
     for degrade, strengths in DEGRADATIONS.values():
@@ -49,10 +55,8 @@ def test_degradations_leave_little_at_first_and_much_at_last(sets):
         assert 0 < changes[0] < 10 < changes[-1]
 
 
-def test_every_damage_ranks_worse_than_none_in_its_order(sets, encoder):
-
-    reference = features(encoder, sets.images[sets.test])
-    table = degradations(reference, sets.images[sets.others], encoder)
+def test_every_damage_ranks_worse_than_none_in_its_order(sets, encoder, found):
+    table = degradations(found[sets.test], sets.images[sets.others], encoder)
     for _, rows in table.groupby("degradation"):
         assert rows.sort_values("level").fid.is_monotonic_increasing
         assert rows.kid.iloc[-1] > rows.kid.iloc[0]
@@ -69,9 +73,7 @@ def test_fid_of_a_gaussian_with_the_sets_covariance_is_biased_alike():
     assert abs(curve.kid.mean()) < 0.2 * curve.fid.mean()
 
 
-def test_copies_of_training_images_are_found(sets, encoder):
-
-    found = features(encoder, sets.images)
+def test_copies_of_training_images_are_found(sets, encoder, found):
     table = nearest(sets, found, encoder)
     copies = table[table.images == "copies"]
     assert (copies.distance < 1e-2).all() and list(copies.train) == list(sets.train[:8])
@@ -96,8 +98,7 @@ def test_shuffled_prompts_score_below_right_ones(sets):
     assert table.right["reference"] > table.right["copies"]  # real images, but of other prompts
 
 
-def test_the_ladder_begins_at_real_vs_real_and_has_the_runs_own_scores(sets, encoder):
-    found = features(encoder, sets.images)
+def test_the_ladder_begins_at_real_vs_real_and_has_the_runs_own_scores(sets, encoder, found):
     run = {name: 0.5 for name in ("fid", "kid", "kid_error", "precision", "recall", "density", "coverage")}
     recorded = dataclasses.replace(sets, results={"lora": run | {"clip": 1.0}})
     table = ladder(recorded, found, found[sets.train], encoder, load_base("data/mini-sd").vae)

@@ -42,9 +42,16 @@ def close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
         torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.fixture(scope="module")
+def wholes(base, earlier, tmp_path_factory):
+    """Each method's networks and outcome, of one process and whole batches."""
+    folder = tmp_path_factory.mktemp("wholes")
+    return {name: run(base, name, tiny_data(), folder / f"{name}.safetensors", earlier, **BATCH) for name in METHODS}
+
+
 @pytest.mark.parametrize("name", METHODS)
-def test_an_accumulated_batch_trains_as_a_whole_one(base, data, earlier, tmp_path, name):
-    whole, expected = run(base, name, data, tmp_path / "whole.safetensors", earlier, **BATCH)
+def test_an_accumulated_batch_trains_as_a_whole_one(base, data, earlier, tmp_path, wholes, name):
+    whole, expected = wholes[name]
     parts, found = run(base, name, data, tmp_path / "parts.safetensors", earlier, accumulation=2, **BATCH)
     close(trained_tensors(parts), trained_tensors(whole))
     assert [r["rank"] for r in found["expansions"]] == [r["rank"] for r in expected["expansions"]]
@@ -97,8 +104,8 @@ def two(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_two_processes_train_as_one_and_both_grow_the_same_layers(two, base, data, earlier, tmp_path, name):
-    networks, outcome = run(base, name, data, tmp_path / "one.safetensors", earlier, **BATCH)
+def test_two_processes_train_as_one_and_both_grow_the_same_layers(two, wholes, name):
+    networks, outcome = wholes[name]
     first, second = (load_file(two / f"{name}.{rank}.safetensors") for rank in (0, 1))
     assert all(torch.equal(first[key], second[key]) for key in first), "bit for bit"
     close(first, trained_tensors(networks))
