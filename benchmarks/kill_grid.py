@@ -4,9 +4,9 @@
     python benchmarks/kill_grid.py --kills 3 --datasets montgomery-drr --methods base,lora    # does it work?
 
 Each kill is SIGTERM or SIGKILL, of all processes of `run_all` or of its first alone, whose kernels then end by
-themselves. After ten kills at most a grid is left to finish and compared, and the next begun: most of what is at risk
-is in its first runs. Counts stand in `kills.json` in the folder, so the script itself may be stopped and started again,
-and two of them with folders of their own kill at once.
+themselves. After twenty kills at most a grid is left to finish and compared, and the next begun: most of what is at
+risk is in its first runs. Counts stand in `kills.json` in the folder, so the script itself may be stopped and started
+again, and two of them with folders of their own kill at once.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from selora.files import NOTEBOOKS, REPOSITORY, read_json, write_json
 
 CLOCK = ["train_seconds", "sample_seconds", "peak_memory_mb", "commit"]  # what may differ in result.json and table1.csv
 SETTLING = 30  # seconds that orphaned kernels have to end
-KILLS_OF_A_GRID = 10  # then it is left to finish
+KILLS_OF_A_GRID = 20  # then it is left to finish
 
 
 def start(results: Path, narrowed: dict[str, str]) -> subprocess.Popen:

@@ -8,10 +8,12 @@ copyright = "the authors of the study; Apache-2.0. Nothing here is for diagnosis
 extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx-mathjax-offline", "sphinx.ext.githubpages"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
+nb_render_markdown_format = "myst"  # what cells display: tables and mathematics too
 nb_execution_mode = "off"  # notebooks were executed by the study
 nb_ipywidgets_js = {}  # it would be fetched from elsewhere; widgets stand as pictures
 suppress_warnings = ["mystnb.unknown_mime_type", "misc.highlighting_failure"]
 
+html_assets_policy = "always"  # a page without an equation may lead to one whose title has some
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]

@@ -60,6 +60,8 @@ function furnish(table, place) {
   scroll.tabIndex = 0; // a keyboard scrolls it
   table.replaceWith(scroll);
   scroll.append(table);
+  for (const cell of table.querySelectorAll("td")) cell.classList.toggle("prose", cell.textContent.trim().length > 40);
+  if (table.tHead && !table.tHead.textContent.trim()) table.deleteTHead(); // Markdown has no table without headings
   if (!table.tHead || !table.tBodies.length) return;
   scroll.before(tools(table, place));
   const merged = [...table.rows].some((row) => [...row.cells].some((td) => td.rowSpan > 1 || td.colSpan > 1));

@@ -1,6 +1,6 @@
 """The published results of a profile: where they are, how they are announced, and how long their runs took."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from selora.files import PUBLISHED, REPOSITORY, read_json
@@ -22,16 +22,20 @@ def banner(profile: str, own: Path, runs: Sequence[Run]) -> str:
     """
     results = [run.result() for run in runs]
     commits = ", ".join(sorted({result["commit"] for result in results}))
-    bases = {(result["settings"]["base_model"], result["settings"].get("base_contents")) for result in results}
-    former = any(contents != hash_model(name) for name, contents in bases)
     lines = [
         f"**Published results.** None of your own runs are shown here, but those of profile `{profile}` that come with "
         f"the repository (`results/published/{profile}`, made at commit {commits}). Nothing is trained or written. "
         f"`PROFILE={profile} make run_all` makes your own, in `{relative(own)}`."
     ]
-    if former:
+    if of_former_base(result["settings"] for result in results):
         lines.append("They were made **with a former base model**: made anew today, they would come out otherwise.")
     return "\n".join(f"> {line}\n>" for line in lines)
+
+
+def of_former_base(settings: Iterable[Mapping]) -> bool:
+    """Whether runs of some settings were made with another base model than lies there today under the same name."""
+    bases = {(own["base_model"], own.get("base_contents")) for own in settings}
+    return any(contents != hash_model(name) for name, contents in bases)
 
 
 def relative(folder: Path) -> str:

@@ -32,7 +32,9 @@ def test_no_outputs_and_exactly_one_parameters_cell(path):
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in book.cells) == 1
-    assert book.cells[0].cell_type == "markdown"
+    title, *_ = book.cells[0].source.splitlines()
+    assert book.cells[0].cell_type == "markdown" and title.startswith("# ")
+    assert "$" not in title, "the site's contents show titles where there is no mathematics"
 
 
 def test_all_notebooks_of_a_run_take_the_same_parameters():

@@ -59,16 +59,17 @@ def lay_out(results: Path, source: Path) -> None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
     pages = site_pages(results)
+    linked = pages | {results / name: "index" for name in ("table1.md", "index.html")}
     for path, page in pages.items():
         if path.suffix == ".ipynb":
             book = shown_book(nbformat.read(executed(path, results), as_version=4), results, page)
             for cell in book.cells:
                 if cell.cell_type == "markdown":
-                    cell.source = relinked(cell.source, path, page, pages, source)
+                    cell.source = relinked(cell.source, path, page, linked, source)
             write_text(source / f"{page}.ipynb", nbformat.writes(book) + "\n")
         else:
             text = path.read_text(encoding="utf-8")
-            write_text(source / f"{page}.md", relinked(text, path, page, pages, source))
+            write_text(source / f"{page}.md", relinked(text, path, page, linked, source))
     runs = run_pages(results)
     for name, text in runs.items():
         write_text(source / "runs" / f"{name}.md", text)
@@ -86,20 +87,32 @@ def site_pages(results: Path) -> dict[Path, str]:
 
 
 def executed(path: Path, results: Path) -> Path:
-    """A notebook's executed copy: a profile's, of a chapter of the course the one that `execute_course` made."""
-    copy = COURSE / path.name if path.parent.name == "course" else results / "notebooks" / path.name
-    return copy if copy.exists() else path
+    """A notebook's executed copy: a profile's, of a chapter of the course the one that `execute_course` made. Without
+    one, or where a chapter's is stale, the notebook itself."""
+    if path.parent.name != "course":
+        copy = results / "notebooks" / path.name
+        return copy if copy.exists() else path
+    if is_fresh(copy := COURSE / path.name, path):
+        return copy
+    print(f"{path.name} is shown without outputs: its executed copy is missing or stale (COURSE=1 makes it).")
+    return path
+
+
+def is_fresh(copy: Path, chapter: Path) -> bool:
+    """Whether a chapter's executed copy is younger than the chapter and the published results, which it may show."""
+    sources = [chapter, *PUBLISHED.glob("*/table1.csv")]
+    return copy.exists() and copy.stat().st_mtime > max(path.stat().st_mtime for path in sources)
 
 
 def execute_course() -> None:
-    """Execute the chapters of the course whose executed copy is missing or older than they are: minutes each.
+    """Execute the chapters of the course whose executed copy is missing or stale: minutes each.
 
     Raises:
         RuntimeError: at the first that fails, with its name and its error.
     """
     for path in sorted(NOTEBOOKS.glob("course/*.ipynb")):
         copy = COURSE / path.name
-        if not copy.exists() or copy.stat().st_mtime < path.stat().st_mtime:
+        if not is_fresh(copy, path):
             COURSE.mkdir(parents=True, exist_ok=True)
             try:
                 with replacing(copy) as partial:
@@ -109,31 +122,30 @@ def execute_course() -> None:
 
 
 def shown_book(book: nbformat.NotebookNode, results: Path, page: str) -> nbformat.NotebookNode:
-    """An executed notebook as the site shows it: figures from their files, no warnings, no live widgets.
+    """An executed notebook as the site shows it: figures from their files, no warnings, no bars of progress.
 
-    Figures of an older publication, whose notebooks do not name them, stand at its end.
+    Figures of a profile that its notebook does not name, as in an older publication, stand at the notebook's end.
     """
     title, shown = "", set()
     for cell in book.cells:
         if cell.cell_type == "markdown":
             title = next((line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")), title)
             continue
-        cell.outputs = [output for output in cell.get("outputs", []) if output.get("name") != "stderr"]
+        cell.outputs = [
+            output
+            for output in cell.get("outputs", [])
+            if output.get("name") != "stderr" and not any("widget" in kind for kind in output.get("data", {}))
+        ]
         for output in cell.outputs:
-            for live in [kind for kind in output.get("data", {}) if "widget" in kind]:
-                del output["data"][live]
             name = output.get("metadata", {}).get("image/png", {}).get("figure")
             if name and (file := figure_file(results, name)):
                 shown.add(name)
                 output["data"] = {"text/html": picture(file, title, page)}
     book.metadata.pop("widgets", None)
-    number = Path(page).stem.partition("_")[0]
-    others = [
-        file
-        for file in sorted((results / "figures").glob(f"{number.lstrip('0')}_*"))
-        if number.isdigit() and file.stem not in shown
-    ]
-    if others:
+    part, _, name = page.partition("/")
+    number = name.partition("_")[0].lstrip("0")
+    others = [file for file in sorted((results / "figures").glob(f"{number}_*")) if file.stem not in shown]
+    if others and part == "laboratory":  # the course's chapters have numbers too, and draw figures of their own
         pictures = "\n\n".join(picture(file, file.stem, page) for file in others)
         book.cells.append(nbformat.v4.new_markdown_cell(f"## Its figures\n\n{pictures}"))
     return book

@@ -91,6 +91,7 @@ def points(dataset: str, runs: pd.DataFrame) -> str:
             parts.append(f'<text x="{across(size):.0f}" y="{HEIGHT - EDGE + 16}" text-anchor="middle">{size:,}</text>')
     middle = f'<text x="{WIDTH / 2:.0f}" y="{HEIGHT - 10}" text-anchor="middle">trainable parameters</text>'
     parts += [middle, f'<text x="8" y="{EDGE - 16}">{html.escape(dataset)}: KID x 1000, less is better</text>']
+    labels = []  # (left edge, height, method), by the last seed's point
     for number, (method, own) in enumerate(runs.groupby("method", sort=False)):
         colour = COLOURS[number % len(COLOURS)]
         for run in own.itertuples():
@@ -101,13 +102,26 @@ def points(dataset: str, runs: pd.DataFrame) -> str:
             circle = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}" stroke="currentColor">'
             place = f"runs/{page_of(dataset, method)}.html#seed-{run.seed}"
             parts.append(f'<a href="{place}">{circle}<title>{html.escape(words)}</title></circle></a>')
-        parts.append(f'<text x="{x + 8:.0f}" y="{y + 4:.0f}">{html.escape(method)}</text>')
+        labels.append((x + 8, y + 4, method))
+    parts += [f'<text x="{x:.0f}" y="{y:.0f}">{html.escape(method)}</text>' for x, y, method in apart(labels)]
     label = html.escape(f"KID of every run on {dataset} against its parameters", quote=True)
     return (
         f'<svg class="points" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" aria-label="{label}">'
         + "".join(parts)
         + "</svg>\n\n"
     )
+
+
+def apart(labels: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Words (left edge, height, text) of some 7 by 12 pixels a letter, each moved down until it covers none before."""
+    placed = []
+    for x, y, words in sorted(labels, key=lambda label: label[1]):
+        for left, height, other in placed:
+            if x < left + 7 * len(other) and left < x + 7 * len(words) and abs(y - height) < 12:
+                y = height + 12
+        placed.append((x, y, words))
+        placed.sort(key=lambda label: label[1])
+    return placed
 
 
 def run_pages(results: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ import functools
 import re
 import shutil
 import threading
+from copy import deepcopy
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -45,7 +46,12 @@ def test_figures_stand_where_the_notebook_showed_them_and_those_it_does_not_name
     book.cells[1].outputs = [
         nbformat.v4.new_output("display_data", {"text/plain": "x"}, metadata={"image/png": {"figure": "7_ranks"}}),
         nbformat.v4.new_output("stream", name="stderr", text="a warning"),
+        nbformat.v4.new_output(
+            "display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "train:   0%"}
+        ),
     ]
+    chapter = shown_book(deepcopy(book), tmp_path, "course/07_can_the_metric_tell")
+    assert len(chapter.cells) == 3, "a chapter of the same number has other figures"
     shown = shown_book(book, tmp_path, "laboratory/07_selora")
     (output,) = shown.cells[1].outputs
     assert 'src="../_static/figures/7_ranks.webp"' in output.data["text/html"] and "Ranks" in output.data["text/html"]
@@ -116,6 +122,14 @@ def test_nothing_is_fetched_from_elsewhere(site):
         fetched = re.findall(r'<(?:script|img|iframe)[^>]*\bsrc="(https?:[^"]*)"', text)
         fetched += re.findall(r'<link(?![^>]*rel="(?:canonical|author|license)")[^>]*\bhref="(https?:[^"]*)"', text)
         assert fetched == [], page
+
+
+def test_no_markup_is_left_as_it_was_written(site):
+    """What cells display as Markdown is rendered, and MathJax is wherever there is LaTeX, if in a neighbour's title."""
+    for page in pages_of(site):
+        text = (site / page).read_text()
+        assert not re.search(r"\|\s*:?-{3,}:?\s*\|", text), page
+        assert "mathjax" in text.lower() or "\\(" not in text, page
 
 
 @pytest.mark.parametrize("width", [1400, 390])
