@@ -186,8 +186,8 @@ def drawn_splits(folder: Path, examples: Sequence[Example]) -> Parts:
             f"The {len(examples)} images are of {len(drawn)} patients or studies by their names, such as "
             f"{examples[0].study!r}; a test set needs 3. If a name stands for many, name each, or add the column split."
         )
-    largest = max(drawn, key=len)
-    if largest[0].study and len(largest) > 0.2 * len(examples):
+    largest = max(drawn, key=len, default=examples)
+    if held_out and largest[0].study and len(largest) > 0.2 * len(examples):
         named = (
             f"{len(largest)} of {len(examples)} images have the name {largest[0].study!r} as patient, study or folder"
         )
