@@ -129,6 +129,15 @@ def same_name(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())
 
 
+def same_person(name: str) -> str:
+    """What the names of one patient or study share, however they are written: case, white space, signs that are not
+    seen, and the zeros that a spreadsheet drops or adds ('007', '7', '7.0')."""
+    seen = "".join(sign for sign in name if unicodedata.category(sign) != "Cf")
+    seen = " ".join(same_name(seen).split())
+    number = re.fullmatch(r"0*(\d+)(\.0+)?", seen)
+    return number[1] if number else seen
+
+
 def listed(names: Iterable[object]) -> str:
     """Some names for a message, counted, the first of them in full."""
     names = [str(name) for name in names]

@@ -80,13 +80,13 @@ OUTSIDE_THE_CHEST = {"humerus", "cervical vertebrae", "spine", "neck", "breast",
 
 def of_term(term: str) -> str | None:
     """What one term with its qualifiers ('Opacity/lung/base/left') names, out of FINDINGS; None where it names none."""
-    head, *qualifiers = term.split("/")
+    head, *qualifiers = (part.strip() for part in term.split("/"))
     for qualifier in qualifiers:
         if (head, qualifier) in QUALIFIED:
             return QUALIFIED[head, qualifier]
     if head == "Calcinosis" and not {"lung", "lymph nodes"} & {*qualifiers}:
         return None
-    name = NAMES.get(head.strip())
+    name = NAMES.get(head)
     if name == "device" and OUTSIDE_THE_CHEST & {*qualifiers}:
         return None
     round_shadow = name == "opacity" and "round" in qualifiers and not {"interstitial", "diffuse"} <= {*qualifiers}
@@ -97,5 +97,6 @@ def of_terms(terms: Sequence[str]) -> tuple[str, ...]:
     """The findings of a report's terms, each once, in their order; () where none of the terms has one. 'normal' beside
     others stays, for `checks` to refuse."""
     names = dict.fromkeys(name for name in map(of_term, terms) if name)
-    normal = "normal" in {term.casefold() for term in terms} and (names or len(terms) == 1)
+    written = {term.strip().casefold() for term in terms} - {""}
+    normal = "normal" in written and (names or len(written) == 1)
     return ("normal", *names) if normal else tuple(names)

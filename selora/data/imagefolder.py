@@ -26,18 +26,24 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from statistics import median
 
-from .checks import Parts, checked, file_name, grouped, same_name, stamp, warn_of_others
+from .checks import Parts, checked, file_name, grouped, same_name, same_person, stamp, warn_of_others
 from .dicom import is_dicom, patient_and_study
 from .example import SPLITS, DataError, DataWarning, Example, check_split
 from .findings import FINDINGS
 from .folders import given_folder
 from .pictures import is_file
 from .tables import Row, read_lines, read_table
-from .texts import is_placeholder, real_text
+from .texts import is_placeholder, plain, real_text
 
 GET_IT = "Name the folder of your images and their metadata.csv (columns file_name and text) by SELORA_DATA."
 COLUMNS, OPTIONAL = ("file_name", "text"), ("split", "findings", "patient", "study")
-SPLIT_FOLDERS = {*SPLITS, "training", "valid", "validation", "dev", "testing"}
+SPLIT_NAME = re.compile(
+    r"(train(ing)?|val(id(ation)?)?|dev(elopment)?|test(ing)?|eval(uation)?|h[oe]ldout)(set|split|data)?"
+)
+YES_OR_NO = {"0", "1", "10", "00", "true", "false", "yes", "no", "y", "n", "t", "f", "x"}  # 10: 1.0 without its sign
+STAND_INS = re.compile(
+    r"anon(ym(ous|i[sz]ed))?(patient)?|(de|un)identified|redacted|removed|hidden|noname|nobody|x{3,}"
+)
 FEWEST_FOLDERS, FEW = 5, 10  # folders that may be studies, so that a fifth can be drawn; and images in most of them
 
 
@@ -76,32 +82,45 @@ def find_table(folder: Path) -> Path:
 
 
 def check_columns(rows: Sequence[Row], table: Path) -> None:
-    """Warn (DataWarning) of columns that are not read. Raises DataError for one that holds splits where none is called
-    so."""
+    """Warn (DataWarning) of columns that are not read. Raises DataError for one that holds splits, or says of one split
+    what belongs to it, where no column is called split."""
     unread = [name for name in dict.fromkeys(n for row in rows for n in row) if name not in (*COLUMNS, *OPTIONAL)]
     for name in unread if not any("split" in row for row in rows) else ():
-        values = {row.get(name, "").strip().lower() for row in rows} - {""}
-        if values and values <= SPLIT_FOLDERS:
+        values = {value for row in rows if not is_placeholder(value := row.get(name, "")) or plain(value) in YES_OR_NO}
+        splits = {value for value in values if is_split(value)}
+        of_one = is_split(re.sub(r"^(is|in|for)(?=\W|_|[A-Z])", "", name)) and {plain(v) for v in values} <= YES_OR_NO
+        if values and (len(splits) > 1 or splits == values or of_one):
             raise DataError(
-                f"The column {name!r} of {table} holds {' and '.join(sorted(values))}, and there is no column 'split'. "
-                "Rename it to 'split', or remove it."
+                f"The column {name!r} of {table} holds {' and '.join(sorted(splits or values))}, and there is no "
+                f"column 'split'. Write {', '.join(SPLITS)} in a column 'split' instead, or remove it."
             )
     if unread:
         warnings.warn(f"Columns of {table} that are not read: {', '.join(unread)}.", DataWarning, 2)
 
 
+def is_split(name: str) -> bool:
+    """Whether a name is what people call a split: train, Validation, test_set."""
+    return SPLIT_NAME.fullmatch(plain(name)) is not None
+
+
 def check_groups(rows: Sequence[Row]) -> None:
-    """Raises DataError where a column `patient` or `study` is there and not filled, or a study has two patients."""
+    """Raises DataError where a column `patient` or `study` is there and not filled, or with what stands for many; or a
+    study has two patients."""
     for column in ("patient", "study"):
         for row in rows if any(column in row for row in rows) else ():
-            if is_placeholder(row.get(column, "")):
+            name, whose = row.get(column, ""), f"Image {row['file_name']} in {row.where} has"
+            if is_placeholder(name):
+                raise DataError(f"{whose} no {column}. Add it, or remove the column.")
+            if STAND_INS.fullmatch(plain(name)):
+                raise DataError(f"{whose} the {column} {name!r}, which may stand for many. Name each, or none at all.")
+            if re.fullmatch(r"\d([.,]\d+)?[eE]\+\d+", name):
                 raise DataError(
-                    f"Image {row['file_name']} in {row.where} has no {column}. Add it, or remove the column."
+                    f"{whose} the {column} {name!r}, which a spreadsheet shortened. Save the column as text."
                 )
     patients = {}
     for row in rows:
         if "patient" in row and "study" in row:
-            study, patient = same_name(row["study"]), same_name(row["patient"])
+            study, patient = same_person(row["study"]), same_person(row["patient"])
             if patients.setdefault(study, patient) != patient:
                 raise DataError(f"Study {row['study']} in {row.where} has another patient than before. Name one.")
 
@@ -123,7 +142,7 @@ def read_row(folder: Path, row: Row) -> Example:
     # the id names the sample's file; a dot may be part of the name, as in DICOM's 1.2.840.10008
     short = file_name(re.sub(r"\.[A-Za-z]+$", "", str(name)).replace("/", "_"))
     study = row.get("patient") or row.get("study") or ""
-    return Example(short, path, text, tuple(dict.fromkeys(findings)), study=same_name(study))
+    return Example(short, path, text, tuple(dict.fromkeys(findings)), study=same_person(study))
 
 
 def by_header(examples: Sequence[Example]) -> Sequence[Example]:
@@ -155,12 +174,24 @@ def named_splits(rows: Sequence[Row], examples: Sequence[Example]) -> Parts:
 
 def drawn_splits(folder: Path, examples: Sequence[Example]) -> Parts:
     """80 % to train and 20 % to test, whatever the order of the table; of patients, studies or folders where they are
-    known. Raises DataError where folders are called after splits."""
+    known. Raises DataError where folders are called after splits, or there are too few of what is drawn. Warns
+    (DataWarning) of a name that more than a fifth of the images have, which may stand for many."""
     if not any(example.study for example in examples):
         examples = by_folder(folder, examples)
     drawn = grouped(sorted(examples, key=lambda example: example.id), lambda e: (e.study, "" if e.study else e.id))
     random.Random(42).shuffle(drawn)
     held_out = round(0.2 * len(drawn))
+    if not held_out and any(example.study for example in examples):
+        raise DataError(
+            f"The {len(examples)} images are of {len(drawn)} patients or studies by their names, such as "
+            f"{examples[0].study!r}; a test set needs 3. If a name stands for many, name each, or add the column split."
+        )
+    largest = max(drawn, key=len, default=examples)
+    if held_out and largest[0].study and len(largest) > 0.2 * len(examples):
+        named = (
+            f"{len(largest)} of {len(examples)} images have the name {largest[0].study!r} as patient, study or folder"
+        )
+        warnings.warn(f"{named}, and are kept in one split. If it stands for many, name each.", DataWarning, 2)
     train, test = ([example for group in part for example in group] for part in (drawn[held_out:], drawn[:held_out]))
     return {"train": train, "val": [], "test": test}
 
@@ -169,7 +200,7 @@ def by_folder(folder: Path, examples: Sequence[Example]) -> Sequence[Example]:
     """The examples with the folder that each lies in as its study, as far up as folders mostly hold a few; or as they
     are, where folders look like no studies. Says so (DataWarning), where there are several in some."""
     folders = {example.id: example.path.relative_to(folder).parent.parts for example in examples}
-    called = {part for parts in folders.values() for part in parts if part.lower() in SPLIT_FOLDERS}
+    called = {part for parts in folders.values() for part in parts if is_split(part)}
     if len(called) > 1:
         named = " and ".join(sorted(called))
         raise DataError(f"Images lie in folders called {named}, but no column says their split. Add the column split.")

@@ -27,7 +27,7 @@ from .iu_frontal import frontal_images
 from .iu_reports import LARGEST, Report, clean, parse
 from .pictures import is_file
 from .tables import read_table
-from .texts import real_text
+from .texts import is_placeholder, real_text
 
 GET_IT = (
     "Get the IU X-Ray set from Open-i (python -m selora.data.fetch iu-xray) or from Kaggle (raddar, Chest X-rays "
@@ -103,7 +103,7 @@ def read_kaggle(folder: Path) -> list[Example]:
         if row["uid"] in reports:
             raise DataError(f"Report {row['uid']} in {row.where} is in {reports[row['uid']].where} too. Remove one.")
         reports[row["uid"]] = row
-    examples, images, listed_files = [], folder / "images" / "images_normalized", set()
+    examples, images, listed_files, unnamed = [], folder / "images" / "images_normalized", set(), set()
     for row in read_table(folder / PROJECTIONS, ("filename", "uid", "projection")):
         uid, name, view = row["uid"], row["filename"], row["projection"]
         listing = f"{name} in {row.where}"
@@ -117,8 +117,12 @@ def read_kaggle(folder: Path) -> list[Example]:
             if not is_file(images / name):
                 raise DataError(f"Image {images / name}, listed in {row.where}, is missing. Restore it.")
             prompt = real_text(prompt, f"Report {uid} in {reports[uid].where}")
-            terms = [term.strip() for term in reports[uid]["MeSH"].split(";")]
+            terms = [term for term in reports[uid]["MeSH"].split(";") if not is_placeholder(term)]
+            unnamed |= set() if terms else {uid}
             examples.append(Example(name.split(".")[0], images / name, prompt, findings.of_terms(terms), study=uid))
+    if unnamed:
+        named = f"have no MeSH terms in {folder / REPORTS}, such as {min(unnamed)}: their findings are not known"
+        warnings.warn(f"{len(unnamed)} reports {named}.", DataWarning, 2)
     say_left_out(folder, len(listed_files), examples)
     others = (path for path in images.glob("*") if path.name not in listed_files)
     warn_of_others(images, others, examples, PROJECTIONS)

@@ -19,8 +19,14 @@ GET_IT = (
 LABELS = {"_0": "normal", "_1": "tuberculosis"}  # how a case's name ends
 SEX = {"M": "male", "F": "female"}
 HEADER = re.compile(r"\s*(?:patient\W{0,3}s?\s+)?(sex|gender|age)\s*[:=]\s*(.*?)\s*", re.I)
-OTHER_HEADER = re.compile(
-    r"\s*[^\W\d_][\w'’./() -]{0,40}[:=](\s|$)|\s*patient\W{0,3}s?\s+(sex|gender|age|name|id)\b", re.I
+OTHER_HEADER = re.compile(  # a header without its colon, a date, a rule, a signature
+    r"([^\W\d_][\w'’./() -]{0,40}[:=](\s|$)|patient\W{0,3}s?\s+(sex|gender|age|name|id)\b"
+    r"|(sex|gender)\b\W*(m|male|f|female|o|other)\W*$|age\b\W*\d+\s*[a-z]*( old)?\W*$"
+    r"|\d{1,4}([-/.])\d{1,2}\7\d{1,4}\b[\d\s:.,apm]*$|(\d{1,2}\.? [a-z]{3,9}\.?|[a-z]{3,9}\.? \d{1,2}),? \d{4}\W*$"
+    r"|[\W_]{3,}$"
+    r"|((electronically )?(signed|dictated|reported|interpreted|transcribed|verified) by|/s/|(dr|prof)\b\.? )"
+    r"|.*,\s*(m\.?\s?d|ph\.?d)\.?$)",
+    re.I,
 )
 AGE = re.compile(r"0*(\d{1,3})\s*(?:(y|yrs?|years?)|(m|mos?|months?)|(w|wks?|weeks?)|(d|days?))(?:\s+old)?\.?", re.I)
 DAYS = {"years": 365, "months": 30, "weeks": 7, "days": 1}
@@ -85,7 +91,7 @@ def parse(path: Path) -> tuple[str, str, str]:
                     f"Line {number} of {path} has the {name} {header[2]!r}, which is not understood. Write M, F or O, "
                     "or a number above 0 with Y, M, W or D."
                 )
-        elif OTHER_HEADER.match(line):
+        elif OTHER_HEADER.match(line.strip()):
             raise DataError(f"Line {number} of {path} is no part of a reading: {line.strip()!r:.60}. Remove it.")
         else:
             lines.append(line)

@@ -9,6 +9,7 @@ import io
 import json
 import re
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     """
     lines = list(io.StringIO(decoded(path, "CSV", f"it needs the columns {', '.join(columns)}"), newline=""))
     head = next((line for line in lines if line.strip(DELIMITERS + ' "\r\n')), "")
+    head = head[: csv.field_size_limit()]  # more in one line is refused where it is read
     split_by = {d: next(csv.reader([head], delimiter=d, skipinitialspace=True), []) for d in DELIMITERS}
     known = {plain(name) for name in (*columns, *optional)}
     delimiter = max(DELIMITERS, key=lambda d: len(known & {plain(name) for name in split_by[d]}))
@@ -55,7 +57,7 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     names = settle(tuple(header), columns, optional, f"Table {path}")
     for column in columns:
         if column not in names:
-            raise DataError(f"Table {path} has no column {column!r}, only {', '.join(header)}. Add it.")
+            raise DataError(f"Table {path} has no column {column!r}, only {', '.join(header):.300}. Add it.")
     rows, key = [], names.index(columns[0])
     for start, cells in records[1:]:
         whose = f"The row of {cells[min(key, len(cells) - 1)]} in line {start} of {path}"
@@ -74,14 +76,17 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
 
 
 def parse(path: Path, lines: list[str], delimiter: str) -> list[tuple[int, list[str]]]:
-    """The stripped cells of each record, and its first line. Raises DataError for what is no strict CSV."""
-    records, start = [], 0
+    """The stripped cells of each record, and its first line. Raises DataError for what is no strict CSV. Warns
+    (DataWarning) of cells without quotes that begin with a blank: they may be the rest of a text with a comma."""
+    records, start, loose = [], 0, []
     reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
     try:
         for cells in reader:
             raw = "".join(lines[start : reader.line_num])
             if '\\"' in raw or raw.count('"') % 2:
                 raise csv.Error("a quote sign that is neither doubled nor closed")
+            if re.search(rf'{re.escape(delimiter)} +[^\s"]', re.sub('"[^"]*"', '""', raw)):
+                loose.append(start + 1)
             records.append((start + 1, [cell.strip() for cell in cells]))
             start = reader.line_num
     except csv.Error as error:
@@ -89,6 +94,11 @@ def parse(path: Path, lines: list[str], delimiter: str) -> list[tuple[int, list[
             f"Table {path} cannot be read from line {start + 1} on ({error}). Close every quoted text, and write a "
             'quote sign inside one twice: "".'
         ) from error
+    header = next((number for number, cells in records if any(cells)), 0)
+    if loose and header not in loose:  # else all is written so
+        said = f"a cell without quotes begins with a blank in {len(loose)} lines, first in line {loose[0]}"
+        what = "If that is the rest of a text with a comma, put the text in quotes."
+        warnings.warn(f"Table {path}: {said}. {what}", DataWarning, 3)
     return records
 
 
@@ -184,9 +194,10 @@ def settle(names: tuple[str, ...], columns: Sequence[str], optional: Sequence[st
     looked for; warns (DataWarning) of one that is used though it is not written so."""
     known = {plain(name): name for name in (*columns, *optional)}
     used = [known.get(plain(name), name.strip()) for name in names]
+    counts = Counter(name.casefold() for name in used)
     for given, name in zip(names, used, strict=True):
-        if name and [n.casefold() for n in used].count(name.casefold()) > 1:
-            raise DataError(f"{whose} has the column {name!r} more than once. Rename or remove one.")
+        if name and counts[name.casefold()] > 1:
+            raise DataError(f"{whose} has the column {name!r:.60} more than once. Rename or remove one.")
         if given != name and plain(given) in known:
             warnings.warn(f"{whose}: its column {given!r} is read as {name!r}.", DataWarning, 3)
     for name in used:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from selora.data import DATASETS, FINDINGS, SPLITS, DataError, folders, iu_reports, load_examples, open_image
+from selora.data.findings import of_terms
 from selora.data.montgomery import parse
 from selora.files import REPOSITORY
 
@@ -124,6 +125,18 @@ def test_unknown_names_list_the_choices():
     for name in DATASETS:
         with pytest.raises(DataError, match="train, val, test"):
             load_examples(name, "valid")
+
+
+@pytest.mark.parametrize(
+    ("mesh", "names"),
+    [("normal;", ("normal",)), ("Normal;normal", ("normal",)), ("; normal ;;", ("normal",)), ("", ()), (";", ()),
+     ("Lung /hypoinflation", ("hypoinflation",)), ("Cardiac Shadow/ enlarged", ("cardiomegaly",)),
+     (" Opacity / lung / round", ("nodule",)), ("Calcinosis/ lung", ("calcified granuloma",)),
+     ("Medical Device / spine", ()), ("normal;No Indexing", ()),
+     ("normal;Nodule ", ("normal", "nodule"))],
+)  # fmt: skip
+def test_terms_however_they_are_spaced(mesh, names):
+    assert of_terms(mesh.split(";")) == names
 
 
 @pytest.mark.parametrize("name", SETS)

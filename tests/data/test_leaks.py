@@ -387,3 +387,61 @@ def test_the_shipped_sets_are_what_they_were(name, pixels, texts):
             digests[0].update(np.asarray(open_image(e.path, 128)).tobytes())
             digests[1].update(repr((split, e.id, e.prompt, e.findings, e.places)).encode())
     assert [digest.hexdigest()[:16] for digest in digests] == [pixels, texts]
+
+
+# ---- names that stand for many, or for one in several spellings -----------------------------------------------------
+
+
+@pytest.mark.parametrize("column", ["patient", "study"])
+@pytest.mark.parametrize("name", ["anonymous", "ANON", "Anonymized", "de-identified", "XXXX", "1.23E+11", "2E+05"])
+@pytest.mark.parametrize("count", [14, 20])
+def test_a_name_that_stands_for_many_is_refused(name, count, column, folder):
+    write(folder, [(*row, name if i < count else f"P{i}") for i, row in enumerate(ROWS)], ("file_name", "text", column))
+    with pytest.raises(DataError, match=f"0.png in line 2 of .* has the {column} .*(for many|shortened)"):
+        loaded(folder)
+
+
+@pytest.mark.parametrize("name", ["0", "-1", "patient", "Doe"])
+def test_a_name_that_most_images_have_is_said(name, folder):
+    write(folder, [(*r, name if i < 14 else f"P{i}") for i, r in enumerate(ROWS)], ("file_name", "text", "patient"))
+    assert any("14 of 20 images have the name" in sentence for sentence in loaded(folder)[1])
+    write(folder, [(*r, name if i < 3 else f"P{i}") for i, r in enumerate(ROWS)], ("file_name", "text", "patient"))
+    assert not loaded(folder)[1]
+    for count in (1, 2):
+        rows = [(*row, f"{name}{i % count}") for i, row in enumerate(ROWS)]
+        write(folder, rows, ("file_name", "text", "patient"))
+        with pytest.raises(DataError, match=f"20 images are of {count} patients or studies .*a test set needs 3"):
+            loaded(folder)
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [("Doe  John", "Doe John"), ("A\u200b1", "A1"), ("Doe\xa0J", "doe j"), ("So\xadto", "Soto"), ("1", "1.0"),
+     ("01", "1"), ("0040", "40.00")],
+)  # fmt: skip
+def test_one_patient_in_two_spellings_in_two_splits(spelt, folder):
+    rows = [(*row, spelt[i] if i < 2 else f"Q{i}", "test" if i in (0, 5) else "train") for i, row in enumerate(ROWS)]
+    write(folder, rows, ("file_name", "text", "patient", "split"))
+    with pytest.raises(DataError, match="several splits are of one study, report or patient"):
+        loaded(folder)
+
+
+@pytest.mark.parametrize("names", [("1.1", "1.10"), ("P01", "P1"), ("10", "1"), ("A 1", "A1")])
+def test_patients_with_names_that_are_alike(names, folder):
+    rows = [(*row, names[i] if i < 2 else f"Q{i}", "test" if i in (0, 5) else "train") for i, row in enumerate(ROWS)]
+    write(folder, rows, ("file_name", "text", "patient", "split"))
+    assert len(loaded(folder)[0]["test"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("mesh", "names"),
+    [("normal;", ("normal",)), ("normal;nan", ("normal",)), ("nan", ()), ("", ()),
+     (" Opacity / lung / round", ("nodule",))],
+)  # fmt: skip
+def test_mesh_terms_in_kaggles_table(mesh, names, kaggle):
+    folder, _, reports, save = kaggle
+    reports[3] = (3, mesh, reports[3][2])
+    save()
+    parts, said = load_splits("iu-xray", folder)
+    assert [e.findings for part in parts.values() for e in part if e.study == "3"] == [names]
+    assert any("1 reports have no MeSH terms" in s and "such as 3:" in s for s in said) == (not names)

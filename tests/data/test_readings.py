@@ -89,11 +89,36 @@ def test_a_header_is_known_however_it_is_written(header, reading):
 
 @pytest.mark.parametrize(
     "line", ["Patient ID: 12", "Patient's Name: X", "Study Date: 2001", "Modality: CR", "Findings:",
-             "Patient's Age 045Y", "Weight: 60 kg", "Exam date: 1/2/2003"]
+             "Patient's Age 045Y", "Weight: 60 kg", "Exam date: 1/2/2003", "Age 045Y", "age 45 years old", "Sex - F",
+             "Gender male", "2001-05-03", "3.5.2001 10:15", "May 3, 2001", "3 May 2001", "-----", "* * *",
+             "/s/ J. Smith", "Electronically signed by J. Smith", "Dr. J. Smith", "J. Smith, M.D."]
 )  # fmt: skip
 def test_a_line_that_is_no_reading_is_refused_with_its_number(line, reading):
     with pytest.raises(DataError, match="Line 3 of .*MCUCXR_0001_0.txt is no part of a reading"):
         parse(reading(f"Patient's Sex: F\nPatient's Age: 045Y\n{line}\nnormal\n"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "3 x 4 cm nodule",
+        "1.5",
+        "male breast shadow",
+        "age-related change, 3 ribs",
+        "5/6 ribs, do",
+        "sex-linked ill",
+        ".",
+    ],
+)
+def test_lines_that_are_wrapped_are_no_headers(line, reading):
+    assert parse(reading(f"Sex: F\nAge: 045Y\nScar\n{line}\nseen"))[2] == f"Scar {line} seen"
+
+
+def test_a_sign_that_is_not_seen_is_named_in_a_reading(reading):
+    with pytest.raises(
+        DataError, match=r"Reading .*_0.txt has a sign that is not seen .*U\+00AD \(SOFT HYPHEN\), sign 4"
+    ):
+        parse(reading("Sex: F\nAge: 045Y\nles\xadion"))
 
 
 @pytest.mark.parametrize(

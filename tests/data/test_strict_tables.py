@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from selora.data import DataError, DataWarning, load_splits
+from selora.data.texts import real_text
 
 COUNT = 20
 ROWS = [
@@ -90,6 +91,29 @@ def test_a_column_of_splits_by_another_name_is_refused(column, words, name, fold
     rows = [{"file_name": r["file_name"], "text": r["text"], column: words[r["split"] == "test"]} for r in ROWS]
     with pytest.raises(DataError, match=f"The column '{column}' of .* holds .*and there is no column 'split'"):
         read(folder, as_csv(rows) if name.endswith("csv") else as_lines(rows), name)
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [("set", ("train", "holdout")), ("part", ("Train", "eval")), ("set", ("train_set", "test-set")),
+     ("note", ("training set", "Hold-out")), ("is_test", ("0", "1")), ("test", ("True", "False")),
+     ("isTrain", ("1.0", "0.0")), ("in_val", ("no", "yes")), ("holdout", ("", "x"))],
+)  # fmt: skip
+@pytest.mark.parametrize("more", [[], ["NA"], ["nan"]])
+def test_what_people_call_splits_is_not_drawn_anew(column, words, more, folder):
+    rows = [{"file_name": r["file_name"], "text": r["text"], column: words[r["split"] == "test"]} for r in ROWS]
+    rows[7:8] = [rows[7] | {column: word} for word in more] or rows[7:8]
+    with pytest.raises(DataError, match=f"The column '{column}' of .* holds .*and there is no column 'split'"):
+        read(folder, as_csv(rows))
+
+
+@pytest.mark.parametrize(
+    ("column", "words"), [("view", ("PA", "AP")), ("label", ("0", "1")), ("tested", ("yes", "no")), ("set", ("a", "b")),
+                          ("note", ("test", "stress"))]
+)  # fmt: skip
+def test_columns_that_tell_no_split_are_let_be(column, words, folder):
+    rows = [{"file_name": r["file_name"], "text": r["text"], column: words[r["split"] == "test"]} for r in ROWS]
+    assert len(read(folder, as_csv(rows))[0]["test"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -217,6 +241,76 @@ def test_a_placeholder_is_no_text(text, name, folder):
     rows = ROWS[:5] + [ROWS[5] | {"text": text}] + ROWS[6:]
     with pytest.raises(DataError, match="05.png in line [67] of"):
         read(folder, as_csv(rows) if name.endswith("csv") else as_lines(rows), name)
+
+
+PLACEHOLDERS = [
+    "\\N", "#N/D", "#¡REF!", "#¿NOMBRE?", "#WERT!", "#SPILL!", "#I/T", "(blank)", "np.nan", "nan;nan", "na/na",
+    "n/a; n/a", "pd.NA", "TBA", "No text", "no data.", "<unk>", "[UNK]", "FINDINGS:", "Findings: Impression:",
+    "\u3164", "\u2800",
+]  # fmt: skip
+PROGRAMS = [
+    "Clear._x000D_ No effusion", "l&eacute;sion", "l&#xe9;sion", "nodule &le; 5 mm", "R&amp;D",
+    "<strong>Clear</strong>", "<H1>Chest</H1> clear", "no <em>effusion", "a <font color=red>mass",
+    "Clear <!-- draft --> lungs", "<o:p> Clear", "l\\u00e9sion", "l\\xe9sion", "l=C3=A9sion", "Lungs%20clear",
+    "l%C3%A9sion", "Clear\\nNo effusion", "Clear.\\n", "array(['Clear'], dtype=object)",
+    "0    Clear Name: text, dtype: object", "Series(['Clear'])", "<built-in object>", '="Lungs clear"',
+    "='Sheet 2'!B2", "https://x.org/r/5", "s3://films/5", "www.x.org/5", "reports/my file.txt",
+    "12345678-1234-5678-1234-56781234567a", "d41d8cd98f00b204e9800998ecf8427e", "report.xlsx", "film(2).nii.gz",
+    "C:\\My files\\a b.docx",
+]  # fmt: skip
+DAMAGED = [
+    "lÃ©sion ≥ 3 cm", "l√©sion apicale", "l├®sion apicale", "épanchement, lÃ©sion", "nodule â‰¤ 3, à gauche",
+    "clear ‚Äì no effusion, ≥ 3", "Ã\xa0 gauche",
+]  # fmt: skip
+UNSEEN = "\xad\u200b\ufeff\u202e\u2066\ue000\uffff\u200d\u2060\U000e0041\u3164"
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (PLACEHOLDERS, "has the text .* which stands for none|is a list|heading without|not seen"),
+        (PROGRAMS, "has a text that (is|holds) .*Write it in plain words"),
+        (DAMAGED, "its writing damaged"),
+        ([f"Cardio{sign}megaly, mild" for sign in UNSEEN], r"a sign that is not seen .*U\+[0-9A-F]+ \(.*sign 7 of the"),
+    ],
+)
+def test_what_is_no_words_of_a_text_is_refused(texts, message):
+    for text in texts:
+        with pytest.raises(DataError, match=f"^Image a {message}|^Image a has .*{message}"):
+            real_text(text, "Image a")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["L’épanchement “état stable”", "«RÉSULTAT NORMALITÉ\xa0: ÉTÉ»", "LESÃO NÃO VISTA – 3 × 4 cm", "‘Über’ 5 °C ± 1",
+     "R&D; stable", "EF=55% BP=120", "rib 3/4 & yes\\no", "Oranı %50 idi", "Findings: clear", "مي\u200cخواهم",
+     "Compared with <DATE>: clear", "Heart (normal) [sic]", "No unknown or missing ribs", "Größe ≤ 5 mm, √2", "N",
+     "Nodule <3 cm, follow-up in html", "Легкие чистые", "Lungs clear. Dr. Smith e.g. agreed", "#3 rib: none",
+     "肺野清晰", "Film a/3.png", "see a.png and b.png for it"]
+)  # fmt: skip
+def test_words_are_let_be(text):
+    assert real_text(text, "Image a") == " ".join(text.split())
+
+
+def test_one_long_line_is_no_table(folder):
+    for line in ("file_name,text," + "clear lungs " * 20000, "a,b," * 50000, "x" * 200000):
+        with pytest.raises(DataError, match="metadata.csv (cannot be read from line 1|has )") as caught:
+            read(folder, line)
+        assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("text", ["Clear, lungs clear", "Heart large,  no effusion"])
+def test_a_text_cut_at_its_comma_is_said(text, folder):
+    rows = [f"{i:02d}.png,{text if i == 5 else 'Film'},{'' if i == 5 else f'P{i}'}".rstrip(",") for i in range(COUNT)]
+    said = read(folder, "\n".join(["file_name,text,patient", *rows]))[1]
+    assert any("begins with a blank in 1 lines, first in line 7. If that is the rest of a text" in s for s in said)
+
+
+@pytest.mark.parametrize("between", [",", ", "])
+def test_blanks_that_all_cells_begin_with_or_quotes_hold_are_not_said(between, folder):
+    rows = [between.join((f"{i:02d}.png", f'"Film, {i}, clear"', f"P{i}")) for i in range(COUNT)]
+    said = read(folder, "\n".join([between.join(("file_name", "text", "patient")), *rows]))[1]
+    assert not any("begins with a blank" in sentence for sentence in said)
 
 
 @pytest.mark.parametrize("value", ["5", "1.5", "true", '["Clear."]', '{"a": 1}', "NaN", "-Infinity", '"\\ud800 clear"'])
