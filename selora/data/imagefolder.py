@@ -6,9 +6,9 @@ The table is `metadata.csv` or `metadata.jsonl`, in the folder that is given. It
 - `text`: the prompt.
 - `split`, optional: train, val or test. Without it, 80 % of the images are drawn for training and 20 % for testing,
   and there is no validation.
-- `patient`, `study`, optional: whose or which study's image it is; its images are kept in one split. Without them the
-  headers of DICOM files say so; without these, and without splits, the images of one folder below are kept together, if
-  there are at least five such that mostly hold a few.
+- `patient`, `study`, optional: whose or which study's image it is; its images are kept in one split. Without `patient`
+  the headers of DICOM files say who it is, and without both also which study; without these, and without splits, the
+  images of one folder below are kept together, if there are at least five such that mostly hold a few.
 - `findings`, optional: names out of FINDINGS, joined by ';' as in the study's own tables, or in JSON Lines also a list.
 
     file_name,text,split,findings
@@ -38,6 +38,11 @@ from .texts import is_placeholder, real_text
 GET_IT = "Name the folder of your images and their metadata.csv (columns file_name and text) by SELORA_DATA."
 COLUMNS, OPTIONAL = ("file_name", "text"), ("split", "findings", "patient", "study")
 SPLIT_FOLDERS = {*SPLITS, "training", "valid", "validation", "dev", "testing"}
+NOBODY = re.compile(  # what stands for the name of a patient who was made nameless
+    r"((patient|subject)?[\W_]*(anon|anonym[a-z]*|unknown|de-?identified|no.?name|blinded|removed|redacted)"
+    r"[\W_]*(patient|subject)?|[0x\W_]+)"
+)
+FEWEST_DRAWN = 3  # patients of whom a fifth, rounded, is one
 FEWEST_FOLDERS, FEW = 5, 10  # folders that may be studies, so that a fifth can be drawn; and images in most of them
 
 
@@ -55,7 +60,7 @@ def load(split: str, root: Path | None = None) -> list[Example]:
     check_columns(rows, table)
     check_groups(rows)
     examples = [read_row(folder, row) for row in rows]
-    if not any(example.study for example in examples):
+    if not any("patient" in row for row in rows):
         examples = by_header(examples)
     warn_of_others(folder, folder.rglob("*"), examples, table.name)
     parts = named_splits(rows, examples) if any("split" in row for row in rows) else drawn_splits(folder, examples)
@@ -127,17 +132,47 @@ def read_row(folder: Path, row: Row) -> Example:
 
 
 def by_header(examples: Sequence[Example]) -> Sequence[Example]:
-    """The examples with the patient, else the study, that their DICOM headers name; or as they are, where those name
-    none, or one for most images, which stands for all who were made nameless. Says so (DataWarning)."""
+    """The examples, which may have the table's studies, with all that are of one patient by their DICOM headers in one
+    study; and, where the table names none, also those of one study by these. Says so (DataWarning), or that a header
+    names so few that they may stand for all who were made nameless, by which nothing is kept together."""
     headers = [patient_and_study(e.path, stamp(e.path)) if is_dicom(e.path) else ("", "") for e in examples]
-    for which, what in enumerate(("patient", "study")):
-        names = [header[which] for header in headers]
+    keys = [[f"study {e.study}"] if e.study else [] for e in examples]
+    unnamed = "patient" if any(keys) else "patient or study"
+    for which, what in enumerate(unnamed.split(" or ")):
+        names = [same_name(header[which]) for header in headers]
+        names = ["" if is_placeholder(name) or NOBODY.fullmatch(name) else name for name in names]
         counts = Counter(name for name in names if name)
-        if len(counts) >= FEWEST_FOLDERS and 1 < max(counts.values()) <= len(examples) / 2:
-            said = f"images that are of one {what} by their DICOM headers belong in one split"
-            warnings.warn(f"The table names no patient or study: {said}.", DataWarning, 2)
-            return [replace(e, study=same_name(name)) for e, name in zip(examples, names, strict=True)]
+        if max(counts.values(), default=0) > 1 and len(counts) + names.count("") < FEWEST_DRAWN:
+            warnings.warn(
+                f"The DICOM headers of {len(examples)} images name only {' and '.join(counts)} as {what}: taken for "
+                f"nobody in particular. If it is true, say so in a column {what} and name the splits.", DataWarning, 2
+            )  # fmt: skip
+            continue
+        for some, name in zip(keys, names, strict=True):
+            some += [f"{what} of a header: {name}"] if name else []
+    shared = linked(keys)
+    if len({name or e.id for name, e in zip(shared, examples, strict=True)}) < len({e.study or e.id for e in examples}):
+        said = f"images that are of one {unnamed} by their DICOM headers belong in one split"
+        warnings.warn(
+            f"The table names no {unnamed}: {said}. If the headers are wrong, add a column patient.", DataWarning, 2
+        )
+        return [replace(e, study=name) for e, name in zip(examples, shared, strict=True)]
     return examples
+
+
+def linked(keys: Sequence[Sequence[str]]) -> list[str]:
+    """For the keys of each image, one key of all that are linked to them by images that have both; '' for no key."""
+    above = {}
+
+    def top(key: str) -> str:
+        while above.setdefault(key, key) != key:
+            key = above[key]
+        return key
+
+    for some in keys:
+        for key in some[1:]:
+            above[top(key)] = top(some[0])
+    return [top(some[0]) if some else "" for some in keys]
 
 
 def named_splits(rows: Sequence[Row], examples: Sequence[Example]) -> Parts:
