@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import zlib
 from functools import cache
 from io import BytesIO
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from .example import DataError
-from .grey import check_jpeg, decoding, to_grey
+from .example import DataError, DataWarning
+from .grey import check_jpeg, check_jpeg2000, decoding, to_grey
 
 if TYPE_CHECKING:  # it is needed for DICOM alone
     from pydicom.dataset import Dataset
@@ -45,7 +46,8 @@ def read_dicom(path: Path, data: bytes) -> Image.Image:
     syntax = file.file_meta.get("TransferSyntaxUID")
     if syntax is None:
         implicit, little = file.original_encoding
-        syntax = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+        explicit = pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
+        syntax = pydicom.uid.ImplicitVRLittleEndian if implicit else explicit
         file.file_meta.TransferSyntaxUID = syntax
     decoder = get_decoder(syntax)
     # Pillow's decoder takes JPEG of 8 bits alone
@@ -73,6 +75,12 @@ def read_dicom(path: Path, data: bytes) -> Image.Image:
     if syntax in (pydicom.uid.JPEGBaseline8Bit, pydicom.uid.JPEGExtended12Bit) and file.BitsStored <= 8:
         for frame in pydicom.encaps.generate_frames(file.PixelData, number_of_frames=1):
             check_jpeg(frame)
+    if syntax in (pydicom.uid.JPEG2000, pydicom.uid.JPEG2000Lossless):
+        for frame in pydicom.encaps.generate_frames(file.PixelData, number_of_frames=1):
+            check_jpeg2000(frame)
+    if not syntax.is_encapsulated and exceeds(file):
+        said = f"values have more bits than the {file.BitsStored} that BitsStored says, which alone are shown"
+        warnings.warn(f"Image {path} is suspicious: {said}.", DataWarning, 2)
     with decoding():
         stored, found = decoder.as_array(file)
     image = shown(file, stored, str(found["photometric_interpretation"]))
@@ -109,7 +117,7 @@ def shown(file: Dataset, stored: np.ndarray, kind: str) -> Image.Image:
         from pydicom.pixels import apply_color_lut
 
         colours = apply_color_lut(stored, file)
-        return to_grey(colours, span=(0, 2 ** max(8, int(colours.max()).bit_length()) - 1))
+        return to_grey(colours, span=(0, 255 if colours.max() <= 255 else 65535))  # some write 8 bits as 16
     if kind == "RGB":
         return to_grey(stored, span=(0, 2**bits - 1) if bits <= 8 else None)
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
@@ -146,7 +154,7 @@ def padding(file: Dataset, stored: np.ndarray, bits: int) -> np.ndarray:
 def rescaled(file: Dataset, stored: np.ndarray, bits: int) -> tuple[np.ndarray, Span]:
     """Stored values (H, W) by the Modality LUT, or slope and intercept; and what those of 8 bits or less span."""
     if table := file.get("ModalityLUTSequence"):
-        values, span = looked_up(table[0], stored)
+        values, span = looked_up(table[0], stored, file)
         return values, span if bits <= 8 else None
     slope, intercept = (numbers(file, f"Rescale{name}") for name in ("Slope", "Intercept"))
     slope = slope[0] if slope and slope[0] else 1.0  # 0 would make all values one
@@ -161,9 +169,12 @@ def rescaled(file: Dataset, stored: np.ndarray, bits: int) -> tuple[np.ndarray, 
 def windowed(file: Dataset, values: np.ndarray, span: Span) -> tuple[np.ndarray, Span]:
     """Values (H, W) by the first VOI LUT, else by the first window that is one; and what is shown black and white."""
     if table := file.get("VOILUTSequence"):
-        return looked_up(table[0], values)
+        return looked_up(table[0], values, file)
     function = str(file.get("VOILUTFunction") or "LINEAR").strip().upper()
-    for centre, width in zip(numbers(file, "WindowCenter"), numbers(file, "WindowWidth"), strict=False):
+    centres, widths = (places(file, f"Window{name}") for name in ("Center", "Width"))
+    for centre, width in zip(centres, widths, strict=False):
+        if not math.isfinite(centre + width):
+            continue
         if function == "LINEAR" and width >= 1:
             return values, (centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)
         if function == "LINEAR_EXACT" and width > 0:
@@ -173,12 +184,13 @@ def windowed(file: Dataset, values: np.ndarray, span: Span) -> tuple[np.ndarray,
     return values, span
 
 
-def looked_up(table: Dataset, values: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-    """Values (H, W) by a LUT (PS3.3 C.11.1.1), and the least and greatest of its entries."""
+def looked_up(table: Dataset, values: np.ndarray, file: Dataset) -> tuple[np.ndarray, tuple[float, float]]:
+    """Values (H, W) by a LUT (PS3.3 C.11.1.1) of a file, and the least and greatest of its entries."""
     count, first, _ = (int(part) for part in table.LUTDescriptor)
     entries = table.LUTData
     if isinstance(entries, bytes):
-        entries = np.frombuffer(entries, "<u2" if len(entries) >= 2 * (count or 2**16) else "u1")
+        wide = f"{order_of(file)}u2"
+        entries = np.frombuffer(entries, wide if len(entries) >= 2 * (count or 2**16) else "u1")
     entries = np.asarray(entries)[: count or 2**16]
     if len(entries) < (count or 2**16):
         raise ValueError(f"its LUT has {len(entries)} of {count or 2**16} entries")
@@ -200,9 +212,33 @@ def pixel_aspect(file: Dataset) -> float:
 
 def numbers(file: Dataset, name: str) -> list[float]:
     """The finite numbers of an element; none where it is missing or empty."""
+    return [number for number in places(file, name) if math.isfinite(number)]
+
+
+def places(file: Dataset, name: str) -> list[float]:
+    """The numbers of an element, each in its place: an empty one is no number."""
     value = file.get(name)
     several = [value] if value is None or isinstance(value, (str, float, int)) else value
-    return [number for number in (float(v) for v in several if v not in (None, "")) if math.isfinite(number)]
+    return [math.nan if v in (None, "") else float(v) for v in several]
+
+
+def order_of(file: Dataset) -> str:
+    """The order of bytes in a file's words."""
+    return "<" if file.file_meta.TransferSyntaxUID.is_little_endian else ">"
+
+
+def exceeds(file: Dataset) -> bool:
+    """Whether values of 16 bits, not compressed, need more bits than are said to be stored, and no overlay that is
+    named lies there. The sign of a negative value, and padding, may stand in all bits."""
+    bits = file.get("BitsStored") or 16
+    overlays = any((group, 0x0102) in file and file[group, 0x0102].value for group in range(0x6000, 0x6020, 2))
+    if file.get("BitsAllocated") != 16 or bits >= 16 or overlays or "PixelData" not in file:
+        return False
+    words = np.frombuffer(file.PixelData[: len(file.PixelData) // 2 * 2], f"{order_of(file)}u2")
+    padded = numbers(file, "PixelPaddingValue") + numbers(file, "PixelPaddingRangeLimit")
+    above = words >> (bits - 1 if file.get("PixelRepresentation") else bits)
+    usual = (0, 2 ** (17 - bits) - 1) if file.get("PixelRepresentation") else (0,)
+    return bool((~np.isin(above, usual) & ~np.isin(words, [number % 2**16 for number in padded])).any())
 
 
 def check_inflation(data: bytes) -> None:

@@ -6,9 +6,9 @@ The table is `metadata.csv` or `metadata.jsonl`, in the folder that is given. It
 - `text`: the prompt.
 - `split`, optional: train, val or test. Without it, 80 % of the images are drawn for training and 20 % for testing,
   and there is no validation.
-- `patient`, `study`, optional: whose or which study's image it is; its images are kept in one split. Without them the
-  headers of DICOM files say so; without these, and without splits, the images of one folder below are kept together, if
-  there are at least five such that mostly hold a few.
+- `patient`, `study`, optional: whose or which study's image it is; its images are kept in one split. Without `patient`
+  the headers of DICOM files say who it is, and without both also which study; without these, and without splits, the
+  images of one folder below are kept together, if there are at least five such that mostly hold a few.
 - `findings`, optional: names out of FINDINGS, joined by ';' as in the study's own tables, or in JSON Lines also a list.
 
     file_name,text,split,findings
@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from statistics import median
 
-from .checks import Parts, checked, file_name, grouped, same_name, same_person, stamp, warn_of_others
+from .checks import Parts, checked, file_name, grouped, same_person, stamp, warn_of_others
 from .dicom import is_dicom, patient_and_study
 from .example import SPLITS, DataError, DataWarning, Example, check_split
 from .findings import FINDINGS
@@ -41,9 +41,11 @@ SPLIT_NAME = re.compile(
     r"(train(ing)?|val(id(ation)?)?|dev(elopment)?|test(ing)?|eval(uation)?|h[oe]ldout)(set|split|data)?"
 )
 YES_OR_NO = {"0", "1", "10", "00", "true", "false", "yes", "no", "y", "n", "t", "f", "x"}  # 10: 1.0 without its sign
-STAND_INS = re.compile(
-    r"anon(ym(ous|i[sz]ed))?(patient)?|(de|un)identified|redacted|removed|hidden|noname|nobody|x{3,}"
+STAND_INS = re.compile(  # for the name of a patient who was made nameless
+    r"(patient|subject)?(anon(ym[a-z]*)?|(de|un)identified|unknown|blinded|redacted|removed|hidden|noname|nobody|x{3,})"
+    r"(patient|subject)?"
 )
+FEWEST_DRAWN = 3  # patients of whom a fifth, rounded, is one
 FEWEST_FOLDERS, FEW = 5, 10  # folders that may be studies, so that a fifth can be drawn; and images in most of them
 
 
@@ -61,7 +63,7 @@ def load(split: str, root: Path | None = None) -> list[Example]:
     check_columns(rows, table)
     check_groups(rows)
     examples = [read_row(folder, row) for row in rows]
-    if not any(example.study for example in examples):
+    if not any("patient" in row for row in rows):
         examples = by_header(examples)
     warn_of_others(folder, folder.rglob("*"), examples, table.name)
     parts = named_splits(rows, examples) if any("split" in row for row in rows) else drawn_splits(folder, examples)
@@ -103,6 +105,11 @@ def is_split(name: str) -> bool:
     return SPLIT_NAME.fullmatch(plain(name)) is not None
 
 
+def is_stand_in(name: str) -> bool:
+    """Whether a name stands for a patient who was made nameless, and so perhaps for many."""
+    return STAND_INS.fullmatch(plain(name)) is not None
+
+
 def check_groups(rows: Sequence[Row]) -> None:
     """Raises DataError where a column `patient` or `study` is there and not filled, or with what stands for many; or a
     study has two patients."""
@@ -111,7 +118,7 @@ def check_groups(rows: Sequence[Row]) -> None:
             name, whose = row.get(column, ""), f"Image {row['file_name']} in {row.where} has"
             if is_placeholder(name):
                 raise DataError(f"{whose} no {column}. Add it, or remove the column.")
-            if STAND_INS.fullmatch(plain(name)):
+            if is_stand_in(name):
                 raise DataError(f"{whose} the {column} {name!r}, which may stand for many. Name each, or none at all.")
             if re.fullmatch(r"\d([.,]\d+)?[eE]\+\d+", name):
                 raise DataError(
@@ -146,17 +153,49 @@ def read_row(folder: Path, row: Row) -> Example:
 
 
 def by_header(examples: Sequence[Example]) -> Sequence[Example]:
-    """The examples with the patient, else the study, that their DICOM headers name; or as they are, where those name
-    none, or one for most images, which stands for all who were made nameless. Says so (DataWarning)."""
+    """The examples, which may have the table's studies, with all that are of one patient by their DICOM headers in one
+    study; and, where the table names none, also those of one study by these. Says so (DataWarning), or that a header
+    names so few that they may stand for all who were made nameless, by which nothing is kept together."""
     headers = [patient_and_study(e.path, stamp(e.path)) if is_dicom(e.path) else ("", "") for e in examples]
-    for which, what in enumerate(("patient", "study")):
-        names = [header[which] for header in headers]
+    keys = [[f"study {e.study}"] if e.study else [] for e in examples]
+    unnamed = "patient" if any(keys) else "patient or study"
+    for which, what in enumerate(unnamed.split(" or ")):
+        names = [same_person(header[which]) for header in headers]
+        names = [
+            "" if is_placeholder(name) or is_stand_in(name) or not plain(name).strip("0x") else name for name in names
+        ]
         counts = Counter(name for name in names if name)
-        if len(counts) >= FEWEST_FOLDERS and 1 < max(counts.values()) <= len(examples) / 2:
-            said = f"images that are of one {what} by their DICOM headers belong in one split"
-            warnings.warn(f"The table names no patient or study: {said}.", DataWarning, 2)
-            return [replace(e, study=same_name(name)) for e, name in zip(examples, names, strict=True)]
+        if max(counts.values(), default=0) > 1 and len(counts) + names.count("") < FEWEST_DRAWN:
+            warnings.warn(
+                f"The DICOM headers of {len(examples)} images name only {' and '.join(counts)} as {what}: taken for "
+                f"nobody in particular. If it is true, say so in a column {what} and name the splits.", DataWarning, 2
+            )  # fmt: skip
+            continue
+        for some, name in zip(keys, names, strict=True):
+            some += [f"{what} of a header: {name}"] if name else []
+    shared = linked(keys)
+    if len({name or e.id for name, e in zip(shared, examples, strict=True)}) < len({e.study or e.id for e in examples}):
+        said = f"images that are of one {unnamed} by their DICOM headers belong in one split"
+        warnings.warn(
+            f"The table names no {unnamed}: {said}. If the headers are wrong, add a column patient.", DataWarning, 2
+        )
+        return [replace(e, study=name) for e, name in zip(examples, shared, strict=True)]
     return examples
+
+
+def linked(keys: Sequence[Sequence[str]]) -> list[str]:
+    """For the keys of each image, one key of all that are linked to them by images that have both; '' for no key."""
+    above = {}
+
+    def top(key: str) -> str:
+        while above.setdefault(key, key) != key:
+            key = above[key]
+        return key
+
+    for some in keys:
+        for key in some[1:]:
+            above[top(key)] = top(some[0])
+    return [top(some[0]) if some else "" for some in keys]
 
 
 def named_splits(rows: Sequence[Row], examples: Sequence[Example]) -> Parts:

@@ -14,17 +14,19 @@ from PIL import Image, ImageOps
 
 from .dicom import ENDINGS, is_dicom, read_dicom
 from .example import DataError, DataWarning, Example
-from .grey import check_jpeg, check_png, decoding, ends_in_zeros, to_grey
+from .grey import check_jpeg, check_jpeg2000, check_png, check_tiff, decoding, ends_in_zeros, to_grey
 
 LARGEST_FILE = 2**30  # bytes
+LEAST_SIDE = 8  # pixels; less is not even one value of the autoencoder's latents, which stands for 8 x 8
+LONGEST_SIDE = 4  # times the other; of more, the crop shows less than a quarter
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of grey with more than 8 bits
 REFUSED = {  # Pillow's formats
     "EPS": "reading would run a program",
     "WMF": "reading would run a program",
     "FITS": "values would be read in another order of bytes",
 }
-PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 262, 284, 339  # tags of TIFF, and some of their values
-WHITE_IS_ZERO, SEPARATE, SIGNED = 0, 2, 2
+BITS, PHOTOMETRIC, SAMPLE_FORMAT, NO_DATA = 258, 262, 339, 42113  # tags of TIFF, and some of their values
+WHITE_IS_ZERO, SIGNED = 0, 2
 
 
 def open_image(path: Path, size: int) -> Image.Image:
@@ -42,7 +44,7 @@ def open_image(path: Path, size: int) -> Image.Image:
         image = read_image(path)
         scale = size / min(image.size)
         width, height = (max(size, round(side * scale)) for side in image.size)
-        if width * height > Image.MAX_IMAGE_PIXELS:
+        if min(image.size) < LEAST_SIDE or width * height > Image.MAX_IMAGE_PIXELS:
             raise ValueError(f"it is {image.width} x {image.height} pixels, no picture of a chest")
     except DataError:
         raise
@@ -88,6 +90,9 @@ def read_image(path: Path) -> Image.Image:
         warnings.warn(f"Image {path} is suspicious: its file ends in zeros, as a broken download does.", DataWarning, 2)
     elif len(set(image.getextrema())) == 1 and max(image.size) > 1:
         warnings.warn(f"Image {path} is suspicious: all of it is one grey.", DataWarning, 2)
+    if max(image.size) > LONGEST_SIDE * min(image.size):
+        said = f"it is {image.width} x {image.height} pixels, of which only the middle is used"
+        warnings.warn(f"Image {path} is suspicious: {said}.", DataWarning, 2)
     return image
 
 
@@ -106,16 +111,24 @@ def read_picture(data: bytes) -> Image.Image:
             check_jpeg(data)
         if opened.format == "PNG":
             check_png(data)
+        if opened.format == "JPEG2000":
+            check_jpeg2000(data)
+        if opened.format == "TIFF":
+            check_tiff(opened.tag_v2)
         if is_compressed(opened) and ends_in_zeros(data):
             raise ValueError("its file ends in zeros, as a broken download does")
         tags = dict(opened.tag_v2) if opened.format == "TIFF" else {}
         layout = layout_of(opened)
         key = opened.info.get("transparency")
+        if layout in ("L;2", "L;4") and key is not None:  # Pillow spreads the values to 8 bits, and not the key
+            key = opened.info["transparency"] = key * (85 if layout == "L;2" else 17)
         if ";16" in layout and opened.mode not in DEEP:  # Pillow would keep the high bytes
             values, valid = read_wide(data, layout)
             return to_grey(values, valid if key is None else valid & (values != key).any(-1))
         check_depth(data, opened)
         image = ImageOps.exif_transpose(opened)
+    if (empty := str(tags.get(NO_DATA, "")).strip("\0 ")) and image.mode in (*DEEP, "L"):  # GDAL's name for no value
+        key = np.float32(empty) if image.mode == "F" else float(empty)
     signed = tags.get(SAMPLE_FORMAT, (1,))[0] == SIGNED
     if image.mode in DEEP:
         values = np.asarray(image)
@@ -123,7 +136,10 @@ def read_picture(data: bytes) -> Image.Image:
             values = values.view(np.uint32)
         return to_grey(values, True if key is None else values != key, inverted=tags.get(PHOTOMETRIC) == WHITE_IS_ZERO)
     if signed:  # 8 bits, which Pillow takes for unsigned
-        return to_grey(np.asarray(image).view(np.int8), span=(-128, 127))
+        values = np.asarray(image).view(np.int8)
+        return to_grey(values, True if key is None else values != key, span=(-128, 127))
+    if image.mode == "L" and key in range(256):
+        image.info["transparency"] = int(key)
     if image.has_transparency_data:  # what lies under a transparent pixel is arbitrary; around a radiograph is black
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image.convert("RGBA"))
@@ -150,8 +166,6 @@ def read_wide(data: bytes, layout: str) -> tuple[np.ndarray, np.ndarray]:
 
     def read(wanted: str) -> np.ndarray:
         with Image.open(BytesIO(data)) as opened:
-            if opened.format == "TIFF" and opened.tag_v2.get(PLANES) == SEPARATE:
-                raise ValueError("its colours of 16 bits lie in planes; save it in grey")
             opened._mode = "RGBA" if wanted == "RGBA" else opened.mode
             swapped = [(wanted, *tile.args[1:]) if isinstance(tile.args, tuple) else wanted for tile in opened.tile]
             opened.tile = [tile._replace(args=args) for tile, args in zip(opened.tile, swapped, strict=True)]
@@ -174,6 +188,8 @@ def read_wide(data: bytes, layout: str) -> tuple[np.ndarray, np.ndarray]:
 def check_depth(data: bytes, opened: Image.Image) -> None:
     """Raise ValueError for more than 8 bits a value of a format of which Pillow would give 8."""
     deep = ";16" in layout_of(opened) or any(tile.codec_name == "SGI16" for tile in opened.tile)
+    if opened.format == "TIFF":  # whose planes of colours are called R, G and B, of any depth
+        deep = max(opened.tag_v2.get(BITS, (1,))) > 8
     if opened.format == "PPM":
         args = opened.tile[0].args  # the mode, or with the greatest value, which may stand alone
         deep = any(isinstance(arg, int) and arg > 255 for arg in (args if isinstance(args, tuple) else [args]))

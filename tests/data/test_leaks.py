@@ -153,11 +153,54 @@ def test_dicom_headers_keep_a_patient_or_a_study_together(element, tmp_path):
     assert len(loaded(tmp_path)[0]["test"]) == 4
 
 
-@pytest.mark.parametrize("patient", [lambda i: "ANON", lambda i: "", lambda i: "ANON" if i < 14 else str(i), str])
+@pytest.mark.parametrize("patient", [lambda i: "ANON", lambda i: "", lambda i: "ANON" if i < 14 else str(i), str,
+                                     lambda i: ("Anonymous^Patient", "unknown", "0000", "XXX")[i % 4]])  # fmt: skip
 def test_headers_that_name_nobody_keep_nothing_together(patient, tmp_path):
     write(tmp_path, [(n, f"Film {i}.") for i, n in enumerate(dicoms(tmp_path, lambda i: {"PatientID": patient(i)}))])
     parts, said = loaded(tmp_path)
     assert len(parts["test"]) == 4 and not said
+
+
+HEADERS = {
+    "few patients": lambda i: f"P{i % 4}",
+    "three patients": lambda i: f"P{i % 3}",
+    "one patient on most": lambda i: "ID9" if i < 11 else f"P{i}",
+    "one patient on nearly all": lambda i: "ID9" if i > 2 else f"P{i}",
+    "one patient on a few, others without a name": lambda i: "ID9" if i % 5 == 2 else "",
+    "numbers behind a word": lambda i: f"ANON{i % 7}",
+}
+
+
+@pytest.mark.parametrize("patient", HEADERS)
+@pytest.mark.parametrize("study", [False, True])  # whether the table names one for each image
+def test_patients_of_headers_are_kept_together_however_many_images_they_have(patient, study, tmp_path):
+    names = dicoms(tmp_path, lambda i: {"PatientID": HEADERS[patient](i), "StudyInstanceUID": f"1.2.{i}"})
+    header = ("file_name", "text", *["study"] * study)
+    rows = [(n, f"Film {i}.", *[f"S{i}"] * study) for i, n in enumerate(names)]
+    write(tmp_path, rows, header)
+    parts, said = loaded(tmp_path)
+    who = [{HEADERS[patient](int(e.id)) or e.id for e in parts[split]} for split in ("train", "test")]
+    assert who[0] and who[1] and not who[0] & who[1] and any("by their DICOM headers" in s for s in said)
+    write(tmp_path, [(*row, "test" if i < 4 else "train") for i, row in enumerate(rows)], (*header, "split"))
+    with pytest.raises(DataError, match="several splits are of one study, report or patient"):
+        loaded(tmp_path)
+
+
+def test_a_study_links_its_images_of_which_one_alone_names_the_patient(tmp_path):
+    names = dicoms(
+        tmp_path, lambda i: {"PatientID": "" if i % 2 else f"P{i // 6}", "StudyInstanceUID": f"1.2.{i // 2}"}
+    )
+    write(tmp_path, [(n, f"Film {i // 6}.") for i, n in enumerate(names)])
+    train, test = ({e.prompt for e in loaded(tmp_path)[0][split]} for split in ("train", "test"))
+    assert train and test and not train & test
+
+
+@pytest.mark.parametrize("patients", [("HOSPITAL7",), ("A1", "B2")])
+def test_headers_that_name_one_or_two_for_all_are_said(patients, tmp_path):
+    names = dicoms(tmp_path, lambda i: {"PatientID": patients[i % len(patients)]})
+    write(tmp_path, [(n, f"Film {i}.") for i, n in enumerate(names)])
+    parts, (sentence,) = loaded(tmp_path)
+    assert len(parts["test"]) == 4 and f"name only {' and '.join(patients).lower()} as patient" in sentence
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux alone")

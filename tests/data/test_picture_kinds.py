@@ -12,7 +12,14 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
-from pydicom.uid import JPEG2000, DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit, RLELossless
+from pydicom.uid import (
+    JPEG2000,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    RLELossless,
+)
 from test_pictures import write_dicom
 
 from selora.data import DataError, DataWarning, dicom, open_image
@@ -40,13 +47,18 @@ def plain(tmp_path) -> np.ndarray:
 
 def png(values: np.ndarray, colour: int) -> bytes:
     """A PNG of 16 bits written here: Pillow writes no colour of that depth. values: (H, W, channels)."""
-    raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return png_of(16, colour, b"".join(b"\0" + row.astype(">u2").tobytes() for row in values), size=values.shape[1::-1])
+
+
+def png_of(depth: int, colour: int, raw: bytes, *more: tuple[bytes, bytes], size=(SIZE, SIZE), interlaced=0) -> bytes:
+    """A PNG of lines that are packed here, with more chunks, (name, content), before them."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(map(chunk, (b"IHDR", b"IDAT", b"IEND"), (header, zlib.compress(raw), b"")))
+    header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, interlaced)
+    chunks = ((b"IHDR", header), *more, (b"IDAT", zlib.compress(raw)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, content) for name, content in chunks)
 
 
 def tiff(values: np.ndarray, photometric: int, sample_format: int = 1, order: str = "<") -> bytes:
@@ -142,6 +154,75 @@ def test_colours_of_which_8_bits_would_be_read_are_refused(tmp_path):
         open_image(tmp_path / "a.ppm", SIZE)
 
 
+def planar(values: np.ndarray, order: str, compression: str | None = None) -> bytes:
+    """A TIFF of 16 bits whose colours, (H, W, channels), lie in planes."""
+    height, width, channels = values.shape
+    data = np.moveaxis(values, 2, 0).astype(order + "u2").tobytes()
+    start = 8 + 2 + 11 * 12 + 4
+    entries = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, start), (259, 3, 1, 1), (262, 3, 1, 2),
+               (273, 4, channels, start + 2 * channels), (277, 3, 1, channels), (278, 4, 1, height),
+               (279, 4, channels, start + 6 * channels), (284, 3, 1, 2), (338, 3, 1, 2)]  # fmt: skip
+    entries = entries[: 10 + (channels == 4)]
+    ifd = struct.pack(order + "H", len(entries))
+    for tag, kind, count, value in entries:
+        ifd += struct.pack(order + ("HHIHxx" if kind == 3 and count == 1 else "HHII"), tag, kind, count, value)
+    behind = struct.pack(order + f"{channels}H", *[16] * channels)
+    size, first = 2 * width * height, start + 10 * channels
+    behind += struct.pack(order + f"{channels}I", *(first + size * i for i in range(channels)))
+    behind += struct.pack(order + f"{channels}I", *[size] * channels)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+    return (head + ifd).ljust(start, b"\0") + behind + data
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("alpha", [(), (65535,)])
+def test_planes_of_16_bits_are_refused(order, alpha, tmp_path):
+    (tmp_path / "a.tiff").write_bytes(planar(in_colour(levels(4095, np.uint16), *alpha), order))
+    with pytest.raises(DataError, match="a.tiff cannot be read .it has more than 8 bits a value"):
+        open_image(tmp_path / "a.tiff", SIZE)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize("key", [0, -1, "second"])
+def test_a_transparent_grey_of_few_bits_is_black(depth, key, tmp_path):
+    most = 2**depth - 1
+    key = {0: 0, -1: most, "second": 1}[key]
+    values = np.minimum(levels(most + 1, int), most)
+    bits = (values[..., None] >> np.arange(depth)[::-1] & 1).reshape(SIZE, -1)
+    raw = b"".join(b"\0" + np.packbits(row).tobytes() for row in bits)
+    (tmp_path / "a.png").write_bytes(png_of(depth, 0, raw, (b"tRNS", struct.pack(">H", key))))
+    assert np.array_equal(shown(tmp_path / "a.png"), np.where(values == key, 0, values * (255 // most)))
+
+
+@pytest.mark.parametrize(("dtype", "sample_format"), [(np.float32, 3), (np.int16, 2), (np.uint16, 1), (np.uint8, 1)])
+@pytest.mark.parametrize("empty", [-9999, 255, 3.4e38])
+def test_what_gdal_names_no_data_is_black_and_presses_nothing(dtype, sample_format, empty, tmp_path, plain):
+    name = str(np.float32(empty).astype(float)) if empty > 1e9 else str(empty)
+    values = (ANATOMY * 254).round().astype(dtype)
+    hole = np.s_[10:14, 20:25]
+    if fits := np.dtype(dtype).kind == "f" or np.iinfo(dtype).min <= empty <= np.iinfo(dtype).max:
+        values[hole] = empty
+    pixels = Image.fromarray(values)
+    pixels.save(tmp_path / "a.tiff", tiffinfo={42113: name, 339: sample_format})
+    found = shown(tmp_path / "a.tiff")
+    assert not fits or (found[hole] == 0).all()
+    plain[hole] = found[hole] = 0
+    assert np.abs(found - plain).max() <= 2
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1000), (500, 3), (2000, 7)])
+def test_what_is_too_small_for_a_radiograph_is_refused(shape, tmp_path):
+    Image.fromarray(np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=f"it is {shape[1]} x {shape[0]} pixels, no picture of a chest"):
+        open_image(tmp_path / "a.png", SIZE)
+
+
+def test_a_strip_is_named(tmp_path):
+    Image.fromarray(np.arange(2000, dtype=np.uint8).reshape(10, 200)).save(tmp_path / "a.png")
+    with pytest.warns(DataWarning, match="a.png is suspicious: it is 200 x 10 pixels, of which only the middle"):
+        open_image(tmp_path / "a.png", SIZE)
+
+
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
 FITS = [b"SIMPLE  =                    T", b"BITPIX  =                   16", b"NAXIS   =                    2",
         b"NAXIS1  =                    9", b"NAXIS2  =                    9", b"END"]  # fmt: skip
@@ -182,6 +263,8 @@ DICOM = {
     "width 0": (U12, {"WindowCenter": 40, "WindowWidth": 0}),
     "empty window": (U12, {"WindowCenter": None, "WindowWidth": None}),
     "the first window that is one": (HALF, {"WindowCenter": [7, 2150, 9], "WindowWidth": [0, 301, 5]}),
+    "an empty centre": (HALF, {"WindowCenter": ["", "2150"], "WindowWidth": ["1", "301"]}),
+    "an empty width": (HALF, {"WindowCenter": ["40", "2150", "9"], "WindowWidth": ["", "301", "5"]}),
     "window, LINEAR_EXACT": (HALF, {"WindowCenter": 2150, "WindowWidth": 300, "VOILUTFunction": "LINEAR_EXACT"}),
     "VOI LUT": (levels(255, np.uint8), {"VOILUTSequence": [lut(np.arange(256) * 16, "OW")]}),
     "VOI LUT of 12 bits": (U12, {"VOILUTSequence": [lut(np.arange(1000, 5096))], "WindowCenter": 1, "WindowWidth": 2}),
@@ -283,11 +366,44 @@ def test_bits_above_those_stored_are_no_values(tmp_path, plain):
     """Old files keep overlays there."""
     overlay = np.where((x > 0.3) & (x < 0.5), 0xF000, 0).astype(np.uint16)
     path = write_dicom(tmp_path / "a.dcm", U12 | overlay, BitsStored=12, HighBit=11)
-    assert np.abs(shown(path) - plain).max() <= 1
+    with pytest.warns(DataWarning, match="a.dcm is suspicious: values have more bits than the 12 that BitsStored says"):
+        assert np.abs(shown(path) - plain).max() <= 1
 
 
-@pytest.mark.parametrize("entries", [np.arange(256) * 257, np.arange(256)])
-def test_a_palette_of_greys(entries, tmp_path, plain):
+@pytest.mark.parametrize("stored", [8, 10])
+@pytest.mark.parametrize("signed", [0, 1])
+def test_values_of_more_bits_than_are_stored_are_named(stored, signed, tmp_path):
+    values = dict(BitsStored=stored, HighBit=stored - 1, PixelRepresentation=signed)
+    with pytest.warns(DataWarning, match=f"more bits than the {stored} that BitsStored says"):
+        open_image(write_dicom(tmp_path / "a.dcm", U12, **values), SIZE)
+
+
+@pytest.mark.parametrize("elements", [{"PixelPaddingValue": 0xF000}, {}, {"PixelRepresentation": 1}])
+def test_padding_signs_and_named_overlays_are_no_values(elements, tmp_path, recwarn):
+    pixels = U12.copy()
+    if elements.get("PixelRepresentation"):
+        pixels = (levels(4095, np.int16) - np.int16(2048)).view(np.uint16)
+    else:
+        pixels[:4] = 0xF000
+    path = write_dicom(tmp_path / "a.dcm", pixels, BitsStored=12, HighBit=11, **elements)
+    if not elements:
+        data = pydicom.dcmread(path)
+        data.add_new((0x6002, 0x0102), "US", 12)
+        data.save_as(path)
+    open_image(path, SIZE)
+    assert not [w for w in recwarn if issubclass(w.category, DataWarning)]
+
+
+@pytest.mark.parametrize(
+    ("entries", "greatest"),
+    [
+        (np.arange(256) * 257, 255),
+        (np.arange(256), 255),
+        (np.arange(256) * 80, 80 * 255 / 257),
+        (np.arange(256) * 4, 4),
+    ],
+)
+def test_a_palette_of_greys(entries, greatest, tmp_path, plain):
     colours = {}
     for colour in ("Red", "Green", "Blue"):
         colours[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
@@ -296,7 +412,7 @@ def test_a_palette_of_greys(entries, tmp_path, plain):
     data = pydicom.dcmread(path)
     data.PhotometricInterpretation = "PALETTE COLOR"
     data.save_as(path)
-    assert np.abs(shown(path) - plain).max() <= 1
+    assert np.abs(shown(path) - plain * greatest / 255).max() <= 1
 
 
 def compressed(path, frame: bytes, syntax, kind: str, samples: int) -> None:
@@ -355,13 +471,31 @@ def test_rle_and_deflated_dicom(tmp_path, plain):
         assert np.abs(shown(tmp_path / name) - plain).max() <= 1
 
 
-def test_a_dicom_without_preamble(tmp_path, plain):
+@pytest.mark.parametrize(("implicit", "little"), [(True, True), (False, True), (False, False)])
+def test_a_dicom_without_preamble(implicit, little, tmp_path, plain):
     data = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", U12))
     del data.file_meta
+    if not little:
+        data.PixelData = U12.astype(">u2").tobytes()
     file = io.BytesIO()
-    pydicom.dcmwrite(file, data, implicit_vr=True, little_endian=True)
+    pydicom.dcmwrite(file, data, implicit_vr=implicit, little_endian=little)
     (tmp_path / "bare.dcm").write_bytes(file.getvalue())
     assert np.abs(shown(tmp_path / "bare.dcm") - plain).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_lut_of_a_big_endian_dicom(name, bare, tmp_path, plain):
+    table = lut(np.arange(1024) * 60)
+    table.add_new("LUTData", "OW", (np.arange(1024) * 60).astype(">u2").tobytes())
+    data = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", levels(1023, np.uint16)))
+    data.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    data.PixelData = levels(1023, ">u2").tobytes()
+    setattr(data, name, [table])
+    if bare:
+        del data.file_meta
+    pydicom.dcmwrite(tmp_path / "big.dcm", data, implicit_vr=False, little_endian=False)
+    assert np.abs(shown(tmp_path / "big.dcm") - plain).max() <= 1
 
 
 @pytest.mark.parametrize(("name", "sides"), [("PixelAspectRatio", [3, 1]), ("ImagerPixelSpacing", [0.6, 0.2])])
@@ -475,6 +609,81 @@ def test_several_pictures_in_a_file(name, tmp_path):
         open_image(tmp_path / name, SIZE)
 
 
+STRIPS = encoded(LARGE, format="TIFF", tiffinfo={278: 80})  # three
+DEEP_STRIPS = encoded(Image.fromarray(np.asarray(LARGE) * np.uint16(9)), format="TIFF", tiffinfo={262: 0, 278: 80})
+LZW_STRIPS = encoded(LARGE, format="TIFF", compression="tiff_lzw", tiffinfo={278: 80})
+
+
+def edited(content: bytes, tag: int, count: int | None = None) -> bytes:
+    """A TIFF of which a tag lists fewer values; or, without a count, whose second value is 0."""
+    with Image.open(io.BytesIO(content)) as opened:
+        values = opened.tag_v2[tag]
+    if count is None:
+        packed = struct.pack(f"<{len(values)}I", *values)
+        assert content.count(packed) == 1
+        return content.replace(packed, packed[:4] + bytes(4) + packed[8:])
+    entry = struct.pack("<HHI", tag, 4, len(values))
+    assert content.count(entry) == 1
+    return content.replace(entry, entry[:4] + struct.pack("<I", count))
+
+
+def tiled(tiles: int) -> bytes:
+    """An uncompressed TIFF of 160 x 200 pixels in tiles of 80 x 112, of which the first ones are there."""
+    pixels, start = np.pad(np.asarray(LARGE), ((0, 24), (0, 0))), 8 + 2 + 10 * 12 + 4
+    parts = [pixels[y : y + 112, x : x + 80].tobytes() for y in (0, 112) for x in (0, 80)][:tiles]
+    entries = [(256, 4, 1, 160), (257, 4, 1, 200), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1),
+               (322, 4, 1, 80), (323, 4, 1, 112), (324, 4, tiles, start),
+               (325, 4, tiles, start + 4 * tiles)]  # fmt: skip
+    ifd = struct.pack("<H", 10) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    offsets = [start + 8 * tiles + 8960 * i for i in range(tiles)]
+    return b"II*\0\x08\0\0\0" + ifd + struct.pack(f"<{2 * tiles}I", *offsets, *[8960] * tiles) + b"".join(parts)
+
+
+def tile_lost(content: bytes) -> bytes:
+    """A JPEG 2000 without its second tile-part."""
+    at = content.index(b"\xff\x90\0\x0a\0\1")
+    length = int.from_bytes(content[at + 6 : at + 10])
+    return content[:at] + content[at + length :]
+
+
+ONE = tiff(np.asarray(LARGE), 1)
+TILES = encoded(LARGE, format="JPEG2000", tile_size=(80, 100), no_jp2=True)
+LINES = b"".join(b"\0" + row.tobytes() for row in np.asarray(LARGE))
+STEPS = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+PASSES = b"".join(b"\0" + row.tobytes() for x0, y0, dx, dy in STEPS for row in np.asarray(LARGE)[y0::dy, x0::dx])
+MISSING = {
+    "two of three strips": ("a.tiff", STRIPS, edited(STRIPS, 273, 2), "2 of 3 strips"),
+    "two of three strips, white is zero": ("a.tiff", DEEP_STRIPS, edited(DEEP_STRIPS, 273, 2), "2 of 3 strips"),
+    "a sparse strip": ("a.tiff", STRIPS, edited(STRIPS, 273), "2 of 3 strips"),
+    "a sparse strip, compressed": ("a.tiff", LZW_STRIPS, edited(LZW_STRIPS, 273), "2 of 3 strips"),
+    "three of four tiles": ("a.tiff", tiled(4), tiled(3), "3 of 4 tiles"),
+    "a sparse tile": ("a.tiff", tiled(4), edited(tiled(4), 324), "3 of 4 tiles"),
+    "bytes of half": ("a.tiff", ONE, ONE.replace(struct.pack("<I", 32000), struct.pack("<I", 16000)), "16,000 of 32,0"),
+    "lines of a PNG": ("a.png", png_of(8, 0, LINES, size=(160, 200)), png_of(8, 0, LINES[:9000], size=(160, 200)),
+                       "9,000 of 32,200 bytes"),
+    "lines of an interlaced PNG": ("a.png", png_of(8, 0, PASSES, size=(160, 200), interlaced=1),
+                                   png_of(8, 0, PASSES[:-1], size=(160, 200), interlaced=1), "of 32,37"),
+    "a tile of JPEG 2000": ("a.j2k", TILES, tile_lost(TILES), "1 of its 4 tiles"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MISSING)
+def test_a_whole_file_is_read_and_one_with_parts_missing_refused(what, tmp_path):
+    name, whole, part, message = MISSING[what]
+    (tmp_path / f"whole.{name}").write_bytes(whole)
+    open_image(tmp_path / f"whole.{name}", SIZE)
+    (tmp_path / name).write_bytes(part)
+    with pytest.raises(DataError, match=f"{name} cannot be read .*{message}"):
+        open_image(tmp_path / name, SIZE)
+
+
+def test_a_jpeg_2000_without_a_tile_inside_a_dicom(tmp_path):
+    compressed(tmp_path / "a.dcm", tile_lost(TILES), JPEG2000, "MONOCHROME2", 1)
+    changed(tmp_path / "a.dcm", Rows=200, Columns=160)
+    with pytest.raises(DataError, match="a.dcm cannot be read .1 of its 4 tiles"):
+        open_image(tmp_path / "a.dcm", SIZE)
+
+
 @pytest.mark.parametrize("name", ["webp", "gif", "jp2", "tiff"])
 def test_a_compressed_file_whose_second_half_has_not_come(name, tmp_path):
     half = len(WHOLE[name]) // 2
@@ -502,7 +711,7 @@ def test_a_picture_of_one_grey_is_named(tmp_path):
 def test_image_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(dicom, "LARGEST", 2**20)
     Image.fromarray(np.zeros((12000, 12000), bool)).save(tmp_path / "a.png")
-    Image.fromarray(np.zeros((1, 60000), np.uint8)).save(tmp_path / "long.png")
+    Image.fromarray(np.zeros((8, 60000), np.uint8)).save(tmp_path / "long.png")
     bomb = zlib.compressobj(9, wbits=-15)
     deflated = write_dicom(tmp_path / "a.dcm", U12).read_bytes()
     end = 144 + int.from_bytes(deflated[140:144], "little")
