@@ -224,6 +224,104 @@ def test_an_adapter_that_lacks_one_side_of_a_layer_is_not_converted_without_it(h
         read_adapter(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b"<!DOCTYPE html>" * 40, None]
+)
+def test_a_file_that_is_no_adapter_is_named(content, run, tmp_path):
+    whole = (run / WEIGHTS).read_bytes()
+    (tmp_path / WEIGHTS).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(ValueError, match=f"{WEIGHTS} is damaged .*: fetch it again"):
+        export(tmp_path, "kohya", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def small(rank: int = 2, **changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """The tensors of one layer of an adapter, some of them others or none."""
+    sides = {"down": torch.ones(rank, 4), "up": torch.ones(3, rank)} | changes
+    return {f"unet.mid.to_q.lora.{side}.weight": tensor for side, tensor in sides.items() if tensor is not None}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"lora_adapter_metadata": "[1]"}, "metadata 'lora_adapter_metadata' holds no record"),
+        ({"lora_adapter_metadata": "null"}, "metadata 'lora_adapter_metadata' holds no record, but None"),
+        ({"lora_adapter_metadata": '{"unet.r": 2'}, "metadata 'lora_adapter_metadata' cannot be read"),
+        ({"lora_adapter_metadata": "[" * 100_000}, "metadata 'lora_adapter_metadata' cannot be read"),
+        ({"selora": '["selora"]'}, "metadata 'selora' holds no record"),
+        ({"selora": '{"settings": null}'}, "its settings is None"),
+        ({"selora": '{"base_model": 3}'}, "its base_model is 3"),
+        ({"selora": '{"seed": "0"}'}, "its seed is '0'"),
+        *(
+            ({"lora_adapter_metadata": f'{{"unet.lora_alpha": {alpha}}}'}, "alpha of mid.to_q of the unet is")
+            for alpha in ("null", '"4"', "NaN", "-Infinity", "[4]", "true", "1" + "0" * 400)
+        ),
+        *(
+            ({"lora_adapter_metadata": f'{{"unet.alpha_pattern": {pattern}}}'}, "alpha_pattern of the unet is")
+            for pattern in ('{"mid[": 4}', '{"a{99999999999}": 4}', '["to_q"]', "7", '"to_q"')
+        ),
+        ({"lora_adapter_metadata": '{"unet.alpha_pattern": {"to_q": "4"}}'}, "alpha of mid.to_q of the unet is '4'"),
+        ({"lora_adapter_metadata": '{"unet.use_rslora": "no"}'}, "use_rslora of the unet is 'no'"),
+    ],
+)
+def test_metadata_that_cannot_be_right_is_refused(words, message, tmp_path):
+    """A tool's factor that is not known is not taken for 1."""
+    save_file(small(), tmp_path / WEIGHTS, words)
+    with pytest.raises(ValueError, match=f"{WEIGHTS} is damaged .*{message}"):
+        read_adapter(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (
+            small(down=torch.tensor([[1.0, torch.nan, 1, 1]] * 2)),
+            "mid.to_q of the unet has numbers that are not finite",
+        ),
+        (small(up=torch.tensor([[1.0, -torch.inf]] * 3)), "mid.to_q of the unet has numbers that are not finite"),
+        (small(up=torch.ones(3, 5)), r"lora_A of mid.to_q of the unet is \(2, 4\), its lora_B \(3, 5\)"),
+        (small(rank=0), r"lora_A of mid.to_q of the unet is \(0, 4\)"),
+        (small(up=None, down=None), "it holds no tensors"),
+        (small() | {"unet.mid.to_q.lora_A.weight": torch.zeros(2, 4)}, "mid.to_q.* is in it under another name too"),
+    ],
+)
+def test_tensors_that_are_no_adapter_are_refused(tensors, message, tmp_path):
+    save_file(tensors, tmp_path / WEIGHTS)
+    with pytest.raises(ValueError, match=f"{WEIGHTS} is damaged .*{message}"):
+        read_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8])
+def test_numbers_of_a_kind_that_is_not_scaled_are_refused(dtype, tmp_path):
+    save_file({name: tensor.to(dtype) for name, tensor in small().items()}, tmp_path / WEIGHTS)
+    with pytest.raises(ValueError, match=f"{WEIGHTS} holds .* as {dtype}, which is not converted: save it as"):
+        read_adapter(tmp_path)
+
+
+def test_numbers_that_the_scaling_makes_infinite_are_refused(tmp_path):
+    tensors = {name: tensor.half() for name, tensor in small().items()}
+    save_file(tensors, tmp_path / WEIGHTS, {"lora_adapter_metadata": '{"unet.lora_alpha": 1e6}'})
+    with pytest.raises(ValueError, match="mid.to_q of the unet has numbers that are not finite"):
+        read_adapter(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "record", [{}, {"settings": None}, {"settings": {}}, {"settings": {"base_model": 3}}, RECORD | {"seed": "3"}]
+)
+def test_a_record_that_does_not_say_what_an_adapter_came_from_is_refused(record, tmp_path):
+    save_file(small(), tmp_path / WEIGHTS)
+    assert read_adapter(tmp_path).origin == {}
+    write_json(tmp_path / "result.json", record)
+    with pytest.raises(ValueError, match="result.json is damaged .*its (settings|base_model|seed) is .*: restore it"):
+        read_adapter(tmp_path)
+
+
+def test_a_data_set_without_a_method_has_its_card(tmp_path):
+    save_file(small(), tmp_path / WEIGHTS, {"selora": '{"dataset": "iu-drr"}'})
+    export(tmp_path, "kohya", tmp_path / "out")
+    assert "| dataset | iu-drr |" in (tmp_path / "out" / "README.md").read_text()
+
+
 # ---- shrink
 
 

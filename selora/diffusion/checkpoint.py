@@ -18,11 +18,18 @@ def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], record: dict) 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     """The tensors and the record that `save_checkpoint` wrote. Raises ValueError, with its name, for a damaged file."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, and no checkpoint: remove it to make it anew")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["record"])
-    except (SafetensorError, LookupError, TypeError, ValueError) as error:  # of a header that is none, or has no record
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            record = json.loads(file.metadata()["record"])
+        if not isinstance(record, dict):
+            raise ValueError("it holds no record")
+    # of a header that is none, has no record, or one of brackets in brackets
+    except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}): remove it to make it anew") from error
+    return tensors, record
 
 
 def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:

@@ -43,7 +43,11 @@ def card(adapter: Adapter, format: str) -> str:
     base = Path(origin.get("base_model", ""))
     shown = base.name if base.is_absolute() else base.as_posix()  # where it lies on a disk is nobody's business
     known = bool(base.name)
-    title = f"{origin['method']} on {origin['dataset']}" if "dataset" in origin else "LoRA of mixed ranks"
+    title = (
+        f"{origin['method']} on {origin['dataset']}"
+        if {"dataset", "method"} <= origin.keys()
+        else "LoRA of mixed ranks"
+    )
     front = ModelCardData(
         base_model=shown if known else None,
         base_model_relation="adapter" if known else None,

@@ -57,8 +57,15 @@ def pairs_of(tensors: Mapping[str, torch.Tensor]) -> dict[tuple[str, str], tuple
     """Each layer's A and B in diffusers' file, by network and layer; tensors that are neither are passed over.
 
     Raises ValueError for a layer of which one is lacking: diffusers would leave it as it was drawn, and say nothing.
+    Also for one that is there by two names, PEFT's and diffusers', which may differ.
     """
-    sides = {place: tensor for name, tensor in tensors.items() if (place := from_diffusers(name))}
+    sides: dict[tuple[str, str, str], torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        place = from_diffusers(name)
+        if place in sides:
+            raise ValueError(f"{name} is in it under another name too")
+        if place:
+            sides[place] = tensor
     for network, layer, _ in sides:
         for side in "AB":
             if (network, layer, side) not in sides:

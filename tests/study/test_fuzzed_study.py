@@ -193,3 +193,18 @@ def test_checkpoints(linear, tmp_path, data):
     else:
         assert all(torch.is_tensor(tensor) for tensor in tensors.values())
         json.dumps(record)
+
+
+@pytest.mark.parametrize("record", ["[" * 100_000, '{"a":' * 100_000, "[1]", "5", "null", '"{}"'])
+def test_a_checkpoint_without_a_record_is_named(record, tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    save_file({"w": torch.zeros(1)}, path, {"record": record})
+    with pytest.raises(ValueError, match="checkpoint.safetensors is damaged .*: remove it to make it anew"):
+        load_checkpoint(path)
+
+
+def test_a_folder_in_place_of_a_checkpoint_is_named(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    path.mkdir()
+    with pytest.raises(ValueError, match="checkpoint.safetensors is a folder, and no checkpoint: remove it"):
+        load_checkpoint(path)

@@ -86,6 +86,96 @@ def test_values_of_another_kind_are_refused(changes, message):
         replace(load_profile("smoke"), **changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": [4, 0, 4]}, r"seeds is \[4, 0, 4\], but must have each value once: 4 stands there 2 times"),
+        ({"methods": ["lora", "lora"]}, "methods is .* each value once: 'lora'"),
+        ({"ablation": [1.2, 2, 2.0]}, "ablation is .* each value once: 2 stands"),
+        ({"utility": {"selora": [8, 8]}}, "utility of selora is .* each value once"),
+        ({"sensitivity": {"threshold": [1.1], "interval": [40, 40]}}, "sensitivity of interval is .* each value once"),
+        ({"lengths": {"iu-drr": [5, 5]}}, "lengths of iu-drr is .* each value once"),
+        ({"ablation_datasets": []}, r"ablation_datasets is \[\], but must name at least one"),
+        (
+            {"steps": {"montgomery_drr": 9, "other": 10}},
+            "unknown data set in steps 'montgomery_drr': choose from .*, other",
+        ),
+    ],
+)
+def test_runs_that_would_be_others_than_one_reads_are_refused(changes, message):
+    """Twice the same run is no second one; a name that is none would take the steps of others."""
+    with pytest.raises(ValueError, match=message):
+        replace(load_profile("smoke"), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"guidance_scale": 10**400}, "guidance_scale is 1000.*, but must be of the kind float"),
+        ({"guidance_scale": -2.0}, "guidance_scale is -2.0, but must be more than 1"),
+        ({"guidance_scale": 0.5}, "guidance_scale is 0.5, but must be more than 1"),
+        ({"seeds": [1, 2**32]}, "a seed is 4294967296, but must be a whole number from 0"),
+        ({"seeds": [-1]}, "a seed is -1"),
+        ({"sampling_steps": 1001}, "sampling_steps is 1001, but must be 1000 or fewer"),
+        ({"ablation": [1.0, 0.9]}, "a threshold of ablation is 0.9, but must be 1"),
+        ({"sensitivity": {"threshold": [0.5], "interval": [3]}}, "a threshold of sensitivity is 0.5, but must be 1"),
+        ({"method_settings": {"selora": {"threshold": 0.99}}}, "selora's threshold is 0.99, but must be 1"),
+        (
+            {"method_settings": {"selora": {"init": "xavier"}}},
+            "unknown init of selora 'xavier': choose from kaiming, peft",
+        ),
+        ({"method_settings": {"ranks-gora": {"allocation": "selora"}}}, "allocation is 'selora', but must hold 'gora'"),
+        ({"method_settings": {"grow-signal": {"criterion": "sign"}}}, "criterion is 'sign', but must hold 'signal'"),
+        ({"method_settings": {"vera": {"config": "LoHaConfig"}}}, "vera's config is .* must hold 'VeraConfig'"),
+        ({"method_settings": {"dora": {"options": {"use_dora": False}}}}, "dora's options is .* must hold {'use_dora'"),
+        ({"method_settings": {"rslora": {"options": {"bias": "all"}}}}, "rslora's options is .* must hold {'use_rs"),
+    ],
+)
+def test_values_that_no_run_could_keep_to_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(load_profile("smoke"), **changes)
+
+
+def test_values_at_the_bounds_are_taken():
+    settings = {"selora": {"threshold": 1.0, "init": "peft"}, "dora": {"options": {"use_dora": True, "bias": "none"}}}
+    changes = {"seeds": [0, 2**32 - 1], "sampling_steps": 1000, "guidance_scale": 0, "method_settings": settings}
+    replace(load_profile("smoke"), **changes)
+    replace(load_profile("smoke"), guidance_scale=1, ablation=[1])
+
+
+@pytest.mark.parametrize("names", [{"datasets": "iu-drr, iu-drr"}, {"methods": "lora,base,lora"}])
+def test_names_that_stand_twice_on_the_command_line_are_refused(names):
+    with pytest.raises(ValueError, match="each value once: '(iu-drr|lora)' stands there 2 times"):
+        load_profile("smoke", **names)
+
+
+def own_profile(folder, old: str, new: str) -> str:
+    """The path of a file like smoke's with some of its text replaced."""
+    text = (FOLDER / "smoke.yaml").read_text(encoding="utf-8")
+    assert old in text
+    (folder / "mine.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    return str(folder / "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("\nimages: 8", "\nimages: 011"), ("\nimages: 8", "\nimages: 2:10"), ("seeds: [0]", "seeds: [0, 0_7]"),
+     ("guidance_scale: 2.0", "guidance_scale: 1:30.5"), ("[3, 5]", "[3, -012]")],
+)  # fmt: skip
+def test_numbers_that_yaml_takes_for_others_are_refused(tmp_path, old, new):
+    with pytest.raises(
+        ValueError, match="mine.yaml cannot be read: it has the number .*, which YAML takes for another"
+    ):
+        load_profile(own_profile(tmp_path, old, new))
+
+
+def test_an_ablation_on_a_data_set_that_is_not_the_profiles_is_refused(tmp_path):
+    """It would have no runs. On the command line a profile may be narrowed to another set than the ablation's."""
+    with pytest.raises(ValueError, match=r"ablation_datasets is \['montgomery-drr'\], but must be among its datasets"):
+        load_profile(own_profile(tmp_path, "datasets: [iu-drr, montgomery-drr]", "datasets: [imagefolder]"))
+    assert load_profile("smoke", datasets="iu-drr").ablation_datasets == ["montgomery-drr"]
+
+
 def test_a_setting_that_stands_twice_is_refused(tmp_path):
     """PyYAML would take the last."""
     text = (FOLDER / "smoke.yaml").read_text(encoding="utf-8")

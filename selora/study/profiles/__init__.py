@@ -7,14 +7,13 @@ import os
 import reprlib
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from types import UnionType
-from typing import get_args, get_origin
 
 import yaml
 
 from selora.data import DATASETS
 from selora.diffusion.solvers import SOLVERS
 from selora.methods import BUILDS_ON, METHODS, named
+from selora.study.profiles.checks import StrictLoader, check_choices, fits, kind_name
 
 FOLDER = Path(__file__).parent
 NOT_OF_A_RUN = {
@@ -23,6 +22,8 @@ NOT_OF_A_RUN = {
     *("accumulation", "gradient_checkpointing", "compile", "checkpoint_interval"),  # how a machine gets there
     *("data_root", "method_settings", "audit_steps", "timed_steps", "utility", "file"),
 }
+INITS = ("kaiming", "peft")  # of `expansion.SelfExpandingLoRA`
+TIMESTEPS = 1000  # of the noise schedule of every base model: more steps of sampling would go over some twice
 FEWEST = 6  # images, for precision and recall: they look at the five nearest neighbours
 
 
@@ -78,7 +79,9 @@ class Profile:
         for f in fields(self):
             if not fits(getattr(self, f.name), f.type):
                 self.refuse(f.name, getattr(self, f.name), f"be of the kind {kind_name(f.type)}")
+            self.check_once(f.name, getattr(self, f.name))
         check_choices("data set", [*self.datasets, *(self.ablation_datasets or []), *self.lengths], DATASETS)
+        check_choices("data set in steps", list(self.steps), [*DATASETS, "other"])
         check_choices("method", [*self.methods, *self.fewer, *self.method_settings, *self.utility], METHODS)
         for method, counts in self.fewer.items():
             check_choices(f"data set in fewer of {method}", list(counts), [*DATASETS, "other"])
@@ -89,22 +92,35 @@ class Profile:
             check_choices(f"setting of {method}", list(settings), {**METHODS[method][1], "learning_rate": None})
             self.check_rate(f"{method}'s learning_rate", settings.get("learning_rate", self.learning_rate))
             for name, value in settings.items():
-                kind = type(METHODS[method][1].get(name, self.learning_rate))
+                default = METHODS[method][1].get(name, self.learning_rate)
+                kind = type(default)
                 if not fits(value, kind) or kind is int and value < 1:
                     more = ", 1 or more" if kind is int else ""
                     self.refuse(f"{method}'s {name}", value, f"be of the kind {kind_name(kind)}{more}")
+                if name == "init":
+                    check_choices(f"init of {method}", [value], INITS)
+                elif name == "threshold":
+                    self.check_threshold(f"{method}'s threshold", value)
+                elif kind is str and value != default or kind is dict and not default.items() <= value.items():
+                    self.refuse(f"{method}'s {name}", value, f"hold {default!r}, by which the method has its name")
         for threshold in self.ablation:
             named(f"selora@{threshold}")
+            self.check_threshold("a threshold of ablation", threshold)
         if self.sensitivity and ({*self.sensitivity} != {"threshold", "interval"} or [] in self.sensitivity.values()):
             self.refuse("sensitivity", self.sensitivity, "give values of threshold and of interval, or be left out")
+        for threshold in self.sensitivity.get("threshold", []):
+            self.check_threshold("a threshold of sensitivity", threshold)
         for interval in self.sensitivity.get("interval", []):
             if type(interval) is not int or interval < 1:
                 self.refuse("an interval of sensitivity", interval, "be a number of steps, 1 or more")
         check_choices("precision", [self.precision], ("fp32", "bf16"))
         check_choices("solver", [self.solver], SOLVERS)
-        for name in ("datasets", "methods", "seeds"):
-            if not getattr(self, name):
+        for name in ("datasets", "methods", "seeds", "ablation_datasets"):
+            if getattr(self, name) == []:
                 self.refuse(name, [], "name at least one")
+        for seed in self.seeds:
+            if not 0 <= seed < 2**32:  # draws multiply it by a million, in 64 bits
+                self.refuse("a seed", seed, "be a whole number from 0 to 4294967295")
         for name in self.datasets:
             if name not in self.steps and "other" not in self.steps:
                 raise ValueError(f"profile {self.name} gives no steps for data set '{name}': add it under 'steps'")
@@ -124,6 +140,10 @@ class Profile:
             for steps in lengths:
                 if steps < 1:
                     self.refuse(f"lengths of {name}", steps, "be a number of steps, 1 or more")
+        if self.sampling_steps > TIMESTEPS:
+            self.refuse("sampling_steps", self.sampling_steps, f"be {TIMESTEPS} or fewer: a noise schedule has no more")
+        if self.guidance_scale != 0 and self.guidance_scale < 1:  # diffusers guides by more than 1 alone, and is silent
+            self.refuse("guidance_scale", self.guidance_scale, "be more than 1, or 1 (or 0) for none")
         if not 0 <= self.prompt_dropout <= 1:
             self.refuse("prompt_dropout", self.prompt_dropout, "be a share, from 0 to 1")
         if self.resolution % 8:
@@ -141,6 +161,19 @@ class Profile:
         """Raise ValueError for a learning rate that YAML reads as text, as it does 1e-4, or that is not positive."""
         if not isinstance(value, float) or not 0 < value < math.inf:
             raise ValueError(f"profile {self.name}: {what} is {value!r}; write it as 3.0e-3")
+
+    def check_once(self, what: str, value: object) -> None:
+        """Raise ValueError for a list, or one of a mapping's, that has a value twice: its run would count twice."""
+        if isinstance(value, dict):
+            for key, items in value.items():
+                self.check_once(f"{what} of {key}", items if isinstance(items, list) else None)
+        if isinstance(value, list) and (twice := [item for item in value if value.count(item) > 1]):
+            self.refuse(what, value, f"have each value once: {twice[0]!r} stands there {value.count(twice[0])} times")
+
+    def check_threshold(self, what: str, value: float) -> None:
+        """Raise ValueError for a threshold that every FI-Ratio reaches by far."""
+        if value < 1:
+            self.refuse(what, value, "be 1 (every layer grows) or more: no FI-Ratio is below 1")
 
     def refuse(self, what: str, value: object, must: str) -> None:
         """Raise ValueError for a value, with what it must be."""
@@ -179,42 +212,6 @@ class Profile:
         return self.steps[dataset if dataset in self.steps else "other"]
 
 
-def fits(value: object, kind) -> bool:
-    """Whether a value is of an annotation's kind. A whole number will do for a float, which has to be finite."""
-    inside = get_args(kind)
-    if isinstance(kind, UnionType):
-        return any(fits(value, one) for one in inside)
-    if get_origin(kind) is list:
-        return isinstance(value, list) and all(fits(item, inside[0]) for item in value)
-    if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(fits(k, inside[0]) and fits(v, inside[1]) for k, v in value.items())
-    if kind is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is kind
-
-
-def kind_name(kind) -> str:
-    """An annotation's kind as it is written: 'list[int]'."""
-    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
-
-
-def check_choices(what: str, names: list[str], choices) -> None:
-    """Raise ValueError naming the choices where a name is not among them."""
-    for name in names:
-        if name not in choices:
-            raise ValueError(f"unknown {what} '{name}': choose from {', '.join(choices)}")
-
-
-class StrictLoader(yaml.SafeLoader):
-    """YAML in which a name stands once, where PyYAML takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise yaml.constructor.ConstructorError(None, None, f"it has {twice[0]!r} twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def profile_names() -> list[str]:
     """The profiles there are."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -246,6 +243,8 @@ def load_profile(name: str, datasets: str = "", methods: str = "", data_root: st
     if missing:
         raise ValueError(f"profile {path} lacks {', '.join(missing)}: copy them from {FOLDER / 'quick.yaml'}")
     profile = Profile(name=path.stem, file=str(own) if own else None, **values)
+    if others := [name for name in profile.ablation_datasets or [] if name not in profile.datasets]:
+        profile.refuse("ablation_datasets", others, "be among its datasets, or be left out for all of them")
     narrowed = {"datasets": datasets, "methods": methods}
     narrowed = {key: [n.strip() for n in value.split(",")] for key, value in narrowed.items() if value}
     return replace(profile, **narrowed, **({"data_root": data_root} if data_root else {}))
