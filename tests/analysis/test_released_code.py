@@ -287,8 +287,8 @@ def test_lora_beside_them_grows_nothing_and_differs_in_its_first_rows_alone(pipe
     assert drawn["LoRA r 4, our gain"] / drawn["LoRA r 4"] == pytest.approx(6, rel=0.2)
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "mini"])
-def test_every_profile_probes_six_times(name):
+@pytest.mark.parametrize("name", ["quick", "mini"])
+def test_every_profile_whose_numbers_mean_something_probes_six_times(name):
     settings = released_code.experiment_settings(load_profile(name))
     assert settings["steps"] // settings["interval"] == released_code.PROBES
 

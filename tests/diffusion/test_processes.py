@@ -118,11 +118,11 @@ def test_two_processes_train_as_one_and_both_grow_the_same_layers(two, wholes, n
 
 def test_two_processes_make_a_whole_run_and_one_writes_it(tmp_path):
     """The command as the README has it: training, sampling and scoring, with one process waiting at the end."""
-    run = ["-m", "selora.study", "--profile", "smoke", "--dataset", "iu-drr", "--method", "selora"]
+    run = ["-m", "selora.study", "--profile", "smoke", "--dataset", "montgomery-drr", "--method", "selora"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", *run, "--results", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
-    folder = tmp_path / "smoke" / "runs" / "iu-drr" / "selora" / "seed0"
+    folder = tmp_path / "smoke" / "runs" / "montgomery-drr" / "selora" / "seed0"
     result = json.loads((folder / "result.json").read_text())
     assert result["processes"] == 2 and result["n"] == len(list((folder / "samples").iterdir())) == 8
     assert not list(folder.glob("*.partial")) and not (folder / "checkpoint.safetensors").exists()
