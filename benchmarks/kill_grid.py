@@ -86,11 +86,8 @@ def main() -> None:
     args = parser.parse_args()
     narrowed = {"datasets": args.datasets, "methods": args.methods}
     record = args.folder / "kills.json"
-    done = (
-        read_json(record)
-        if record.exists()
-        else {"kills": 0, "grids": 0, "differing": [], "seconds": None, "of this grid": 0}
-    )
+    done = {"kills": 0, "grids": 0, "differing": [], "seconds": None, "of this grid": 0}
+    done |= read_json(record) if record.exists() else {}
     if done["seconds"] is None:
         began = time.monotonic()
         if start(args.folder / "whole", narrowed).wait():

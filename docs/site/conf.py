@@ -13,7 +13,6 @@ nb_execution_mode = "off"  # notebooks were executed by the study
 nb_ipywidgets_js = {}  # it would be fetched from elsewhere; widgets stand as pictures
 suppress_warnings = ["mystnb.unknown_mime_type", "misc.highlighting_failure"]
 
-html_assets_policy = "always"  # a page without an equation may lead to one whose title has some
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]

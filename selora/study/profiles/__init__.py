@@ -64,7 +64,7 @@ class Profile:
     method_settings: dict[str, dict] = field(default_factory=dict)
     train_images: int | None = None  # that runs are trained on, a fixed choice of them; without it all
     utility: dict[str, list[int]] = field(default_factory=dict)  # methods to be trained on few images too: on how many
-    audit_steps: int = 60  # of each of the audit's short trainings, which are probed six times
+    audit_steps: int = 60  # of each of the audit's short trainings, probed six times, or at each of fewer steps
     timed_steps: int = 8  # of each method, in turns with LoRA's; more make all steadier, 95th percentiles above all
     data_root: str | None = None  # folder of the real data sets; without it SELORA_DATA, else data/raw
     precision: str = "fp32"  # of the frozen weights and of the arithmetic: fp32 or bf16; what is trained is fp32 always
