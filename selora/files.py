@@ -15,6 +15,7 @@ RAW = DATA / "raw"  # what is fetched; not tracked
 CACHE = Path(os.environ.get("SELORA_CACHE") or RAW / "cache")  # what is computed once for all runs
 RESULTS = REPOSITORY / "results"
 PUBLISHED = RESULTS / "published"  # the reference results, tracked
+BEGUN = RESULTS / "begun"  # finished runs of a publication that takes several sittings, tracked
 NOTEBOOKS = REPOSITORY / "notebooks"
 WEIGHTS = "pytorch_lora_weights.safetensors"  # in a run's folder: LoRA, where diffusers looks for it
 FULL = "linear_layers.safetensors"  # and what full fine-tuning leaves

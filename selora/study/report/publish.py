@@ -1,13 +1,17 @@
 """What of a profile's results is kept in the repository: python -m selora.study.report.publish quick
 
-Tables, figures, index.html, every run's records, the executed notebooks without their pictures, which stand in
-`figures/`, samples of a few prompts, and one SeLoRA adapter; no other weights, no scores of single images, and neither
-figures nor samples nor weights of a data set whose terms forbid passing it on. The README's results are filled in.
+A study of many hours is made in sittings, maybe on several machines: --begun keeps the finished runs' records, samples
+and Table 1 so far in results/begun, and a copy of that in results/ is where the next sitting goes on. When all is
+published: tables, figures, index.html, every run's records, the executed notebooks without their pictures, which stand
+in `figures/`, samples of a few prompts, and one SeLoRA adapter; no other weights, no scores of single images, and no
+figures, samples or weights of a data set whose terms forbid passing it on. The README's results are filled in.
 """
 
 import argparse
 import shutil
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -15,25 +19,22 @@ from PIL import Image
 
 from selora.data import DATASETS, NOT_SHIPPED, load_examples
 from selora.figures.examples import FEW, clearest
-from selora.files import PUBLISHED, REPOSITORY, RESULTS, WEIGHTS, write_text
+from selora.files import BEGUN, PUBLISHED, REPOSITORY, RESULTS, WEIGHTS, write_text
 from selora.study.report.page import write_index
 from selora.study.report.readme import fill_readme
+from selora.study.report.table1 import write_table1
 
 TABLES = ("table1.csv", "audit.csv", "cost.csv", "sensitivity*.csv", "utility.csv", "copies.csv")  # the site's, too
-KEPT = (
-    *TABLES,
-    "table1.md",
-    "table1.tex",
-    "audit.json",
-    "tuning.csv",
-    "figures/*.png",
-    "runs/*/*/*/*.json",
+RECORDS = (
     "lengths/*/*/runs/*/*/*/result.json",
+    "runs/*/*/*/*.json",
     "runs/*/*/*/history.csv",
     "runs/*/*/*/ranks.csv",
     "runs/*/selora/*/expansions.csv",  # other methods' would take three megabytes
     "runs/*/selora@*/*/expansions.csv",
 )
+KEPT = (*TABLES, "table1.md", "table1.tex", "audit.json", "tuning.csv", "figures/*.png", *RECORDS)
+TRIALS = ("tuning/*/*/runs/*/*/*/trial.json", "tuning/*/*/runs/*/*/*/settings.json")  # of tuning under way
 SAMPLES = 20  # of each run, the same prompts for all; one takes three kilobytes
 
 
@@ -45,32 +46,57 @@ def publish(folder: Path, target: Path) -> None:
     """
     if not (folder / "index.html").exists():
         raise FileNotFoundError(f"no finished study in {folder}: make run_all first")
-    whole, target = target, target.with_name(f"{target.name}.partial")
-    shutil.rmtree(target, ignore_errors=True)  # of a publishing that was killed
-    for pattern in KEPT:
-        for path in folder.glob(pattern):
-            if path.suffix == ".png" and path.stem.endswith(NOT_SHIPPED):
-                continue
-            copy = target / path.relative_to(folder)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix == ".png":
-                as_webp(path, copy)
-                copy = copy.with_suffix(".webp")
-            else:
-                shutil.copyfile(path, copy)
-            shutil.copystat(path, copy)  # the page shows figures in the order of their times
-    for path in [*samples_to_keep(folder), *adapter_to_keep(folder)]:
+    with anew(target) as partial:
+        found = [path for pattern in KEPT for path in folder.glob(pattern)]
+        real = [path for path in found if path.suffix == ".png" and path.stem.endswith(NOT_SHIPPED)]
+        keep(folder, partial, [path for path in found if path not in real])
+        keep(folder, partial, [*samples_to_keep(folder), *adapter_to_keep(folder)])
+        for path in folder.glob("notebooks/*.ipynb"):
+            words = nbformat.writes(without_pictures(nbformat.read(path, as_version=4)))
+            for root in (REPOSITORY, folder.resolve().parents[1]):  # where this is on the disk is nobody's business
+                words = words.replace(f"{root}/", "")
+            write_text(partial / "notebooks" / path.name, words + "\n")
+        write_index(partial, f"SeLoRA study, profile {folder.name}")  # of the figures that are here
+
+
+def publish_begun(folder: Path, target: Path) -> None:
+    """Replace a target folder by the finished runs of a study under way: records, samples, Table 1 so far, and trials.
+
+    A copy of it in the folder of results is where another sitting goes on: no run in it is made again.
+
+    Raises:
+        FileNotFoundError: where no run is finished.
+    """
+    write_table1(folder)
+    with anew(target) as partial:
+        found = [path for pattern in RECORDS for path in folder.glob(pattern) if (path.parent / "result.json").exists()]
+        keep(folder, partial, [*found, *samples_to_keep(folder), *adapter_to_keep(folder)])
+        keep(folder, partial, [path for pattern in TRIALS for path in folder.glob(pattern)])
+        keep(folder, partial, folder.glob("table1.*"))
+
+
+@contextmanager
+def anew(target: Path) -> Iterator[Path]:
+    """A folder that takes a target's place once it is whole."""
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a publishing that was killed
+    partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+def keep(folder: Path, target: Path, paths: Iterable[Path]) -> None:
+    """Copy files of a folder to the same places in another, with their times, and PNG as WebP."""
+    for path in paths:
         copy = target / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        (as_webp if path.suffix == ".png" else shutil.copyfile)(path, copy)
-    for path in folder.glob("notebooks/*.ipynb"):
-        words = nbformat.writes(without_pictures(nbformat.read(path, as_version=4)))
-        for root in (REPOSITORY, folder.resolve().parents[1]):  # where this is on the disk is nobody's business
-            words = words.replace(f"{root}/", "")
-        write_text(target / "notebooks" / path.name, words + "\n")
-    write_index(target, f"SeLoRA study, profile {folder.name}")  # of the figures that are here
-    shutil.rmtree(whole, ignore_errors=True)
-    target.rename(whole)
+        if path.suffix == ".png":
+            as_webp(path, copy)
+            copy = copy.with_suffix(".webp")
+        else:
+            shutil.copyfile(path, copy)
+        shutil.copystat(path, copy)  # the page shows figures in the order of their times
 
 
 def as_webp(path: Path, copy: Path) -> None:
@@ -84,9 +110,10 @@ def samples_to_keep(folder: Path) -> list[Path]:
     for samples in sorted(folder.glob("runs/*/*/*/samples")):
         dataset, method = samples.parts[-4:-2]
         if "@" not in method and dataset in DATASETS and dataset not in NOT_SHIPPED:
-            scored = [e for e in load_examples(dataset, "test") if (samples / f"{e.id}.png").exists()]
+            there = {path.stem: path for path in samples.iterdir()}  # PNG; of runs that were published before, WebP
+            scored = [e for e in load_examples(dataset, "test") if e.id in there]
             shown = [*scored[:FEW], *clearest(dataset, scored).values(), *scored]
-            found += [samples / f"{name}.png" for name in list(dict.fromkeys(e.id for e in shown))[:SAMPLES]]
+            found += [there[name] for name in list(dict.fromkeys(e.id for e in shown))[:SAMPLES]]
     return found
 
 
@@ -116,10 +143,15 @@ def main(
     """Publish the results of the profile that the command names."""
     parser = argparse.ArgumentParser(prog=prog, description="Keep what may be published of a study.", epilog=epilog)
     parser.add_argument("profile", metavar="PROFILE", help="whose results in results/ are finished")
-    profile = parser.parse_args(arguments).profile
+    parser.add_argument("--begun", action="store_true", help="keep the runs that are finished so far, in results/begun")
+    given = parser.parse_args(arguments)
     try:
-        publish(RESULTS / profile, PUBLISHED / profile)
-        fill_readme(profile)
+        if given.begun:
+            publish_begun(RESULTS / given.profile, BEGUN / given.profile)
+        else:
+            publish(RESULTS / given.profile, PUBLISHED / given.profile)
+            shutil.rmtree(BEGUN / given.profile, ignore_errors=True)
+            fill_readme(given.profile)
     except FileNotFoundError as error:
         sys.exit(f"selora: {error}")
 
