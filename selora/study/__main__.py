@@ -7,6 +7,7 @@ Over several GPUs: accelerate launch --multi_gpu --num_processes 4 -m selora.stu
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from selora.data import DATASETS
@@ -43,7 +44,8 @@ def main(arguments: list[str] | None = None, prog: str = "python -m selora.study
     try:
         check_choices("data set", [args.dataset], DATASETS)
         methods = named(args.method)[0]
-        profile = load_profile(args.profile, datasets=args.dataset, methods=methods, data_root=args.data_root)
+        found = load_profile(args.profile, datasets=args.dataset, methods=methods, data_root=args.data_root)
+        profile = replace(found, seeds=[args.seed])  # which checks it
         check_needs(profile, args.results)
         run = Run(profile, args.dataset, args.method, args.seed, args.results)
         result = make_run(run)
