@@ -63,11 +63,17 @@ def test_an_unknown_command_names_the_choices(capsys):
     ("arguments", "message"),
     [
         (["run", "--dataset", "iu-drr", "--method", "no"], "unknown method 'no': choose from base"),
+        (["run", "--dataset", "iu-drr", "--method", "base", "--seed", "-1"], "a seed is -1, but must be"),
+        (
+            ["run", "--dataset", "iu-drr", "--method", "base", "--seed", "4294967296"],
+            "a seed is 4294967296, but",
+        ),
         (["list", "--profile", "no"], "unknown profile 'no': choose from mini"),
         (["export", "nowhere", "--format", "peft", "--to", "out"], "there is no such folder"),
         (["merge", "nowhere", "--to", "out"], "there is no such folder"),
         (["shrink", "nowhere", "--rank", "2", "--to", "out"], "there is no such folder"),
         (["publish", "no-such"], "no finished study in"),
+        (["publish", "no-such", "--begun"], "no finished run in"),
     ],
 )
 def test_errors_are_one_line(arguments, message):

@@ -176,13 +176,6 @@ def refused(*arguments: str) -> str:
     return str(stop.value)
 
 
-@pytest.mark.parametrize("seed", ["-1", "4294967296"])
-def test_a_seed_that_a_profile_could_not_have_is_one_line(tmp_path, seed):
-    said = refused("--profile", "smoke", "--seed", seed, "--results", str(tmp_path / "results"))
-    assert said.startswith("selora: ") and seed in said and "from 0 to 4294967295" in said
-    assert not (tmp_path / "results").exists()
-
-
 def test_results_that_cannot_be_written_are_one_line(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     said = refused("--profile", "smoke", "--results", str(tmp_path / "file" / "results"))
