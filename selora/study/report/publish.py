@@ -34,7 +34,11 @@ RECORDS = (
     "runs/*/selora@*/*/expansions.csv",
 )
 KEPT = (*TABLES, "table1.md", "table1.tex", "audit.json", "tuning.csv", "figures/*.png", *RECORDS)
-TRIALS = ("tuning/*/*/runs/*/*/*/trial.json", "tuning/*/*/runs/*/*/*/settings.json")  # of tuning under way
+TRIALS = (  # of tuning under way, with what controls read of SeLoRA's
+    "tuning/*/*/runs/*/*/*/*.json",
+    "tuning/*/*/runs/*/*/*/ranks.csv",
+    "tuning/*/*/runs/*/selora/*/expansions.csv",
+)
 SAMPLES = 20  # of each run, the same prompts for all; one takes three kilobytes
 
 
@@ -47,9 +51,8 @@ def publish(folder: Path, target: Path) -> None:
     if not (folder / "index.html").exists():
         raise FileNotFoundError(f"no finished study in {folder}: make run_all first")
     with anew(target) as partial:
-        found = [path for pattern in KEPT for path in folder.glob(pattern)]
-        real = [path for path in found if path.suffix == ".png" and path.stem.endswith(NOT_SHIPPED)]
-        keep(folder, partial, [path for path in found if path not in real])
+        found = (path for pattern in KEPT for path in folder.glob(pattern))
+        keep(folder, partial, (p for p in found if not (p.suffix == ".png" and p.stem.endswith(NOT_SHIPPED))))
         keep(folder, partial, [*samples_to_keep(folder), *adapter_to_keep(folder)])
         for path in folder.glob("notebooks/*.ipynb"):
             words = nbformat.writes(without_pictures(nbformat.read(path, as_version=4)))
@@ -62,17 +65,18 @@ def publish(folder: Path, target: Path) -> None:
 def publish_begun(folder: Path, target: Path) -> None:
     """Replace a target folder by the finished runs of a study under way: records, samples, Table 1 so far, and trials.
 
-    A copy of it in the folder of results is where another sitting goes on: no run in it is made again.
+    A copy of it in the folder of results is where another sitting goes on: no run or trial in it is made again.
 
     Raises:
-        FileNotFoundError: where no run is finished.
+        FileNotFoundError: where there is neither a finished run nor a trial.
     """
-    write_table1(folder)
+    records = [path for pattern in RECORDS for path in folder.glob(pattern) if (path.parent / "result.json").exists()]
+    trials = [path for pattern in TRIALS for path in folder.glob(pattern) if (path.parent / "trial.json").exists()]
+    if records or not trials:
+        write_table1(folder)  # which says what to do where there is nothing
     with anew(target) as partial:
-        found = [path for pattern in RECORDS for path in folder.glob(pattern) if (path.parent / "result.json").exists()]
-        keep(folder, partial, [*found, *samples_to_keep(folder), *adapter_to_keep(folder)])
-        keep(folder, partial, [path for pattern in TRIALS for path in folder.glob(pattern)])
-        keep(folder, partial, folder.glob("table1.*"))
+        kept = (*records, *trials, *samples_to_keep(folder), *adapter_to_keep(folder), *folder.glob("table1.*"))
+        keep(folder, partial, kept)
 
 
 @contextmanager
@@ -105,11 +109,12 @@ def as_webp(path: Path, copy: Path) -> None:
 
 
 def samples_to_keep(folder: Path) -> list[Path]:
-    """Samples of every run but the ablation's, those that notebooks show first, of data that may be passed on."""
+    """Samples of finished runs but the ablation's, those that notebooks show first, of data that may be passed on."""
     found = []
     for samples in sorted(folder.glob("runs/*/*/*/samples")):
         dataset, method = samples.parts[-4:-2]
-        if "@" not in method and dataset in DATASETS and dataset not in NOT_SHIPPED:
+        finished = (samples.parent / "result.json").exists()
+        if finished and "@" not in method and dataset in DATASETS and dataset not in NOT_SHIPPED:
             there = {path.stem: path for path in samples.iterdir()}  # PNG; of runs that were published before, WebP
             scored = [e for e in load_examples(dataset, "test") if e.id in there]
             shown = [*scored[:FEW], *clearest(dataset, scored).values(), *scored]

@@ -23,6 +23,7 @@ def folder(tmp_path):
     under_way = tmp_path / "first/quick/runs/iu-drr/full/seed0"
     under_way.mkdir(parents=True)
     (under_way / "settings.json").write_text("{}")
+    shutil.copytree(PUBLISHED / "quick/runs/iu-drr/full/seed0/samples", under_way / "samples")
     return tmp_path / "first" / "quick"
 
 
@@ -39,6 +40,7 @@ def test_a_copy_of_what_is_kept_is_finished_runs_with_their_samples(folder, tmp_
     runs = [Run(QUICK, dataset, method, 0, kept.parent) for dataset, method in RUNS]
     assert make_runs(runs) == [Run(QUICK, dataset, method, 0, PUBLISHED).result() for dataset, method in RUNS]
     assert all(len(list((run.folder / "samples").iterdir())) == 20 for run in runs)
+    assert not (kept / "runs/iu-drr/full").exists()
     assert (kept / "table1.csv").read_text().count("montgomery-drr,") == 2
 
 
@@ -49,6 +51,20 @@ def test_a_sitting_that_makes_nothing_keeps_the_same_files(folder, tmp_path):
     shutil.copytree(kept, again / "quick")
     publish_begun(again / "quick", kept)
     assert contents(kept) == before
+
+
+def test_trials_are_kept_before_any_run_is_finished_with_what_controls_read_of_them(folder, tmp_path):
+    trained = shutil.copytree(folder / "runs/montgomery-drr/selora/seed0", tmp_path / "trained")
+    shutil.rmtree(folder / "runs")
+    names = {"trial.json", "settings.json", "ranks.csv", "expansions.csv"}
+    place = "tuning/learning_rate=0.003/quick/runs/iu-drr/selora/seed1000"
+    (folder / place).mkdir(parents=True)
+    (folder / place / "trial.json").write_text('{"losses": {"120": 0.5}}')
+    (folder / place / "checkpoint.safetensors").write_bytes(b"")
+    for name in ("settings.json", "ranks.csv", "expansions.csv"):
+        shutil.copyfile(trained / name, folder / place / name)
+    publish_begun(folder, tmp_path / "kept")
+    assert set(contents(tmp_path / "kept")) == {f"{place}/{name}" for name in names}
 
 
 def test_where_no_run_is_finished_what_was_kept_stays(folder, tmp_path):
