@@ -51,7 +51,7 @@ site: .venv/.site
 	.venv/bin/python -m selora.study.report.site $(NAME) $(if $(COURSE),--course)
 
 test: env
-	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: env
 	.venv/bin/ruff check .
@@ -60,7 +60,7 @@ lint: env
 	.venv/bin/mypy
 
 coverage: env
-	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered
+	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .coverage results/smoke  # other results may be hours of work: remove them by hand

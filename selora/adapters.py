@@ -1,7 +1,7 @@
 """Plain PEFT LoRA layers: where they sit, how many parameters they hold, how one of them is grown."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from peft import LoraConfig
@@ -160,30 +160,31 @@ def check_growable(layers: Mapping[tuple[str, str], LoraLinear], optimizer: torc
 
 def fold_scaling(model: nn.Module) -> None:
     """Move each LoRA layer's scaling into its B, so that it is 1 and tools that ignore alpha load it right."""
-    for path, layer in lora_layers(model).items():
+    layers = lora_layers(model)
+    for path, layer in layers.items():
         name = adapter_of(layer)
         if layer.scaling[name] != 1:
             layer.lora_B[name].weight.data *= layer.scaling[name]
             layer.scaling[name], layer.lora_alpha[name] = 1.0, layer.r[name]
             layer.use_rslora[name] = model.peft_config[name].use_rslora = False
-            record_rank(model, path, layer)
+            record_rank(model, path, layer, layers)
 
 
 def resize(model: nn.Module, name: str, A: torch.Tensor, B: torch.Tensor) -> None:
     """`set_weights` of a model's LoRA layer by its name, its new rank recorded."""
     layer = model.get_submodule(name)
     set_weights(layer, A, B)
-    record_rank(model, name, layer)
+    record_rank(model, name, layer, lora_layers(model))
 
 
-def record_rank(model: nn.Module, name: str, layer: LoraLinear) -> None:
+def record_rank(model: nn.Module, name: str, layer: LoraLinear, among: Iterable[str]) -> None:
     """Write a layer's rank and alpha into the model's PEFT configuration, which is saved as adapter metadata.
 
     PEFT reads a pattern as the end of a name and takes the first that fits. So this layer's goes before those that a
-    user gave for many, and is marked as a whole name ('^') where another layer's name ends in it.
+    user gave for many, and is marked as a whole name ('^') where another layer's name, of all those given, ends in it.
     """
     adapter, name = adapter_of(layer), name.removeprefix(WRAPPED)
-    is_end = any(other.removeprefix(WRAPPED).endswith(f".{name}") for other in lora_layers(model))
+    is_end = any(other.removeprefix(WRAPPED).endswith(f".{name}") for other in among)
     config, pattern = model.peft_config[adapter], f"^{name}" if is_end else name
     config.rank_pattern = {pattern: layer.r[adapter]} | without(config.rank_pattern, pattern)
     config.alpha_pattern = {pattern: layer.lora_alpha[adapter]} | without(config.alpha_pattern, pattern)

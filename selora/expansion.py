@@ -266,4 +266,5 @@ class SeLoRA:
         layer, (network, name) = self.layers[key], key
         for old, new in append_rank(layer, row):
             carry_state(self.optimizer, old, new)
-        record_rank(self.networks[network], name, layer)
+        others = [path for net, path in self.layers if net == network]
+        record_rank(self.networks[network], name, layer, others)

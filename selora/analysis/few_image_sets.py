@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from selora.analysis.image_sets import MOST
-from selora.data import load_examples
+from selora.data import load_parts
 from selora.data.example import Example
 from selora.data.pictures import load_images
 from selora.data.subset import few_of
@@ -47,8 +47,9 @@ def load_few_image_sets(profile: Profile, runs: Mapping[tuple[str, int], Run]) -
     """The images of finished runs (`few_image_runs`), and those that they are compared with. Raises ValueError for a
     run whose weights cannot be read here."""
     most, dataset = MOST * profile.images, next(iter(runs.values())).dataset
-    split, test = (load_examples(dataset, name, profile.data_root) for name in ("train", "test"))
-    train, test = few_of(split, len(split))[:most], test[:most]
+    parts = load_parts(dataset, profile.data_root)
+    split, test = parts["train"], parts["test"][:most]
+    train = few_of(split, len(split))[:most]
     own = {key: open_all(pictures_of(run, few_of(split, key[1])), profile.resolution) for key, run in runs.items()}
     scored = [example.id for example in test[: profile.images]]
     others = {key: open_all(run.samples(scored), profile.resolution) for key, run in runs.items()}

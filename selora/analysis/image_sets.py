@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from selora.data import SPLITS, load_examples
+from selora.data import load_parts
 from selora.data.example import Example
 from selora.data.pictures import load_images
 from selora.study.profiles import Profile
@@ -37,7 +37,7 @@ def load_image_sets(profile: Profile, dataset: str, results: Path) -> ImageSets:
     """A data set, and the finished runs on it; methods without one are left out, and where samples are missing (few are
     published) that is said."""
     most = MOST * profile.images
-    splits = {split: load_examples(dataset, split, profile.data_root)[:most] for split in SPLITS}
+    splits = {split: part[:most] for split, part in load_parts(dataset, profile.data_root).items()}
     examples = [example for found in splits.values() for example in found]
     places = {example.id: place for place, example in enumerate(examples)}
     scored, others = reference_and_others(splits["test"], splits["train"], profile.images)

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from . import imagefolder, iu_drr, iu_xray, montgomery, montgomery_drr
-from .example import SPLITS, DataError, DataWarning, Example
+from .example import SPLITS, DataError, DataWarning, Example, Parts
 from .findings import FINDINGS
 from .pictures import open_image
 
@@ -24,7 +24,7 @@ DATASETS = {
 NOT_SHIPPED = tuple(name for name in DATASETS if not name.endswith("-drr"))  # the real sets, and the user's own
 
 __all__ = ["DATASETS", "FINDINGS", "NOT_SHIPPED", "SPLITS", "DataError", "DataWarning", "Example", "load_examples",
-           "load_splits", "open_image"]  # fmt: skip
+           "load_parts", "load_splits", "open_image"]  # fmt: skip
 
 
 def load_examples(name: str, split: str, root: Path | None = None) -> list[Example]:
@@ -32,16 +32,26 @@ def load_examples(name: str, split: str, root: Path | None = None) -> list[Examp
 
     Raises DataError for an unknown data set or split, listing the choices, and for data that cannot be used.
     """
+    if split not in SPLITS:
+        raise DataError(f"Unknown split {split!r}. Choose from: {', '.join(SPLITS)}.")
+    return load_parts(name, root)[split]
+
+
+def load_parts(name: str, root: Path | None = None) -> Parts:
+    """The examples of all splits of a data set, read and checked once. Raises DataError as `load_examples`."""
     if name not in DATASETS:
         raise DataError(f"Unknown data set {name!r}. Choose from: {', '.join(DATASETS)}.")
-    return DATASETS[name](split, root)
+    parts = DATASETS[name](root)
+    if odd := parts.keys() - set(SPLITS):
+        raise DataError(f"Data set {name!r} has the splits {', '.join(sorted(odd))}. Choose from: {', '.join(SPLITS)}.")
+    return {split: parts.get(split, []) for split in SPLITS}  # in one order, whatever a set is drawn in
 
 
-def load_splits(name: str, root: Path | None = None) -> tuple[dict[str, list[Example]], list[str]]:
-    """The examples of all splits of a data set, and what there is to say of it: what was left out and why, and what was
-    read with a reservation. Raises DataError as `load_examples`."""
+def load_splits(name: str, root: Path | None = None) -> tuple[Parts, list[str]]:
+    """`load_parts`, and what there is to say of the set: what was left out and why, and what was read with a
+    reservation."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DataWarning)
-        parts = {split: load_examples(name, split, root) for split in SPLITS}
+        parts = load_parts(name, root)
     said = [str(warning.message) for warning in caught if issubclass(warning.category, DataWarning)]
     return parts, list(dict.fromkeys(said))

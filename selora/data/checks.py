@@ -11,15 +11,13 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from .example import DataError, DataWarning, Example
+from .example import DataError, DataWarning, Example, Parts
 from .findings import NAMED
 from .pictures import is_picture
 
 LONGEST = 120  # bytes of an id: files are named by it, and file systems and tools add to their names
 SHOWN = 30  # names in a message
 HEAD = 2**16  # bytes at the start of a file, in which files of the same size mostly differ
-
-Parts = Mapping[str, Sequence[Example]]  # a data set by split
 
 
 def checked(parts: Parts, by_picture: bool = False) -> Parts:

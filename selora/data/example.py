@@ -38,7 +38,4 @@ class Example:
     study: str = ""
 
 
-def check_split(split: str) -> None:
-    """Raises DataError for a split that does not exist."""
-    if split not in SPLITS:
-        raise DataError(f"Unknown split {split!r}. Choose from: {', '.join(SPLITS)}.")
+Parts = dict[str, list[Example]]  # a data set by split

@@ -26,9 +26,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from statistics import median
 
-from .checks import Parts, checked, file_name, grouped, same_person, stamp, warn_of_others
+from .checks import checked, file_name, grouped, same_person, stamp, warn_of_others
 from .dicom import is_dicom, patient_and_study
-from .example import SPLITS, DataError, DataWarning, Example, check_split
+from .example import SPLITS, DataError, DataWarning, Example, Parts
 from .findings import FINDINGS
 from .folders import given_folder
 from .pictures import is_file
@@ -49,14 +49,13 @@ FEWEST_DRAWN = 3  # patients of whom a fifth, rounded, is one
 FEWEST_FOLDERS, FEW = 5, 10  # folders that may be studies, so that a fifth can be drawn; and images in most of them
 
 
-def load(split: str, root: Path | None = None) -> list[Example]:
-    """The examples of a split, in the order of the table, or as drawn with seed 42 where it names no splits.
+def load(root: Path | None = None) -> Parts:
+    """The examples by split, in the order of the table, or as drawn with seed 42 where it names no splits.
 
     root: the folder; by default SELORA_DATA's, else data/raw. Raises DataError where folder, table or an image
     is missing, a row cannot be used, images leak between splits, or there is nothing to train or test on. Warns
     (DataWarning) of images that are in no row.
     """
-    check_split(split)
     folder = given_folder(root, GET_IT)
     table = find_table(folder)
     rows = (read_lines if table.suffix == ".jsonl" else read_table)(table, COLUMNS, OPTIONAL)
@@ -70,7 +69,7 @@ def load(split: str, root: Path | None = None) -> list[Example]:
     for needed in ("train", "test"):
         if not parts[needed]:
             raise DataError(f"{table} gives {len(examples)} images, none of them for {needed}. Add some.")
-    return checked(parts)[split]
+    return checked(parts)
 
 
 def find_table(folder: Path) -> Path:

@@ -9,27 +9,24 @@ from selora.files import DATA
 
 from . import iu_reports
 from .checks import checked
-from .example import SPLITS, DataError, Example, check_split
+from .example import SPLITS, DataError, Example, Parts
 from .tables import Row, read_table
 
 
-def load(split: str, root: Path | None = None) -> list[Example]:
-    """The examples of a split, in the order of the table. root: as in `rendered_folder`. The prompt is the report's
+def load(root: Path | None = None) -> Parts:
+    """The examples by split, in the order of the table. root: as in `rendered_folder`. The prompt is the report's
     findings text.
 
     Raises DataError where the folder, an image or a report is missing, or images stand twice.
     """
-    return load_rendered("iu-drr", ("report_id",), lambda row: iu_reports.prompt(row["report_id"]), split, root)
+    return load_rendered("iu-drr", ("report_id",), lambda row: iu_reports.prompt(row["report_id"]), root)
 
 
-def load_rendered(
-    name: str, columns: tuple[str, ...], prompt: Callable[[Row], str], split: str, root: Path | None
-) -> list[Example]:
-    """The examples of a split of a rendered set. columns: those that the prompt is made of; the first names the case.
+def load_rendered(name: str, columns: tuple[str, ...], prompt: Callable[[Row], str], root: Path | None) -> Parts:
+    """The examples of a rendered set by split. columns: those that the prompt is made of; the first names the case.
 
     Raises DataError as the sets' `load`.
     """
-    check_split(split)
     folder = rendered_folder(name, root)
     parts = {split: [] for split in SPLITS}
     for row in read_cases(folder, (*columns, "findings", "places")):
@@ -38,7 +35,7 @@ def load_rendered(
             raise DataError(f"Image {path} is missing. Restore it with git checkout or render_radiographs.py.")
         findings, places = (tuple(row[column].split(";")) for column in ("findings", "places"))
         parts[row["split"]].append(Example(row[columns[0]], path, prompt(row), findings, places))
-    return checked(parts)[split]
+    return checked(parts)
 
 
 def rendered_folder(name: str, root: Path | None) -> Path:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from . import findings
 from .checks import checked, warn_of_others
-from .example import DataError, DataWarning, Example, check_split
+from .example import DataError, DataWarning, Example, Parts
 from .folders import given_folder
 from .iu_frontal import frontal_images
 from .iu_reports import LARGEST, Report, clean, parse
@@ -37,24 +37,23 @@ PROJECTIONS, REPORTS, XML = "indiana_projections.csv", "indiana_reports.csv", "e
 FEWEST = 13  # reports, for a test set of 4 %
 
 
-def load(split: str, root: Path | None = None) -> list[Example]:
-    """The examples of a split: 80 % train, 16 % val and 4 % test of the reports, drawn with seed 42. All images of a
+def load(root: Path | None = None) -> Parts:
+    """The examples by split: 80 % train, 16 % val and 4 % test of the reports, drawn with seed 42. All images of a
     report are in one split.
 
     root: the folder the set lies in; by default SELORA_DATA's, else data/raw. Raises DataError where no set is
     there, something of it is missing, or it is too small to split.
     """
-    check_split(split)
     examples = read(root)
     reports = sorted({example.study for example in examples})
     random.Random(42).shuffle(reports)
     test, val = round(0.04 * len(reports)), round(0.16 * len(reports))
     drawn = {"test": {*reports[:test]}, "val": {*reports[test : test + val]}, "train": {*reports[test + val :]}}
-    return checked({s: [e for e in examples if e.study in part] for s, part in drawn.items()})[split]
+    return checked({s: [e for e in examples if e.study in part] for s, part in drawn.items()})
 
 
-def load_released(split: str, root: Path | None = None) -> list[Example]:
-    """The examples of a split as the authors' released code draws it: by image, scikit-learn's train_test_split with
+def load_released(root: Path | None = None) -> Parts:
+    """The examples by split as the authors' released code draws it: by image, scikit-learn's train_test_split with
     random_state 42 holds out 0.2, and the same of that is the test set. Two images of a report may be in two splits,
     which is said (DataWarning).
 
@@ -63,10 +62,9 @@ def load_released(split: str, root: Path | None = None) -> list[Example]:
     """
     from sklearn.model_selection import train_test_split
 
-    check_split(split)
     train, held_out = train_test_split(read(root), test_size=0.2, random_state=42)
     val, test = train_test_split(held_out, test_size=0.2, random_state=42)
-    return checked({"train": train, "val": val, "test": test}, by_picture=True)[split]
+    return checked({"train": train, "val": val, "test": test}, by_picture=True)
 
 
 def read(root: Path | None) -> list[Example]:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from .checks import checked, warn_of_others
-from .example import DataError, Example, check_split
+from .example import DataError, Example, Parts
 from .folders import given_folder
 from .tables import decoded
 from .texts import real_text
@@ -33,8 +33,8 @@ DAYS = {"years": 365, "months": 30, "weeks": 7, "days": 1}
 OLDEST = 130 * DAYS["years"]
 
 
-def load(split: str, root: Path | None = None) -> list[Example]:
-    """The examples of a split: 80 % train and 20 % test, drawn with seed 42; 'val' is empty, as in the paper.
+def load(root: Path | None = None) -> Parts:
+    """The examples by split: 80 % train and 20 % test, drawn with seed 42; 'val' is empty, as in the paper.
 
     Drawn by image, as in the paper: a few patients have two images, which may fall on both sides.
 
@@ -42,7 +42,6 @@ def load(split: str, root: Path | None = None) -> list[Example]:
     Raises DataError where the folder is missing, an image and its reading do not come together, a line of a reading is
     not understood, or images stand twice.
     """
-    check_split(split)
     folder = find(root)
     images = {p.stem: p for p in sorted((folder / "CXR_png").glob("*.png"))}
     readings = {p.stem: p for p in sorted((folder / "ClinicalReadings").glob("*.txt"))}
@@ -62,7 +61,7 @@ def load(split: str, root: Path | None = None) -> list[Example]:
     warn_of_others(folder, (folder / "CXR_png").iterdir(), examples, "the set, as PNG with a reading,")
     random.Random(42).shuffle(examples)
     held_out = round(0.2 * len(examples))
-    return checked({"train": examples[held_out:], "val": [], "test": examples[:held_out]})[split]
+    return checked({"train": examples[held_out:], "val": [], "test": examples[:held_out]})
 
 
 def find(root: Path | None) -> Path:

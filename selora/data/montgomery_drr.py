@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .example import DataError, Example
+from .example import DataError, Parts
 from .iu_drr import load_rendered
 from .montgomery import compose
 from .tables import Row
 from .texts import real_text
 
 
-def load(split: str, root: Path | None = None) -> list[Example]:
-    """The examples of a split, in the order of the table; 'val' is empty, as in the paper. root: as in
+def load(root: Path | None = None) -> Parts:
+    """The examples by split, in the order of the table; 'val' is empty, as in the paper. root: as in
     `rendered_folder`.
 
     Raises DataError where the folder or an image is missing, a reading is empty, or images stand twice.
     """
-    return load_rendered("montgomery-drr", ("case_id", "sex", "age", "reading"), prompt, split, root)
+    return load_rendered("montgomery-drr", ("case_id", "sex", "age", "reading"), prompt, root)
 
 
 def prompt(row: Row) -> str:

@@ -84,9 +84,10 @@ def raise_trained(networks: Mapping[str, nn.Module]) -> None:
         for p in model.parameters():
             if p.requires_grad:
                 p.data = p.data.float()
-        for module in model.modules():
-            if isinstance(module, BaseTunerLayer) and model.dtype != torch.float32:
-                module.cast_input_dtype_enabled = False
+        if model.dtype != torch.float32:
+            for module in model.modules():
+                if isinstance(module, BaseTunerLayer):
+                    module.cast_input_dtype_enabled = False
 
 
 def autocast(unet: UNet2DConditionModel) -> torch.autocast:

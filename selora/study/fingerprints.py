@@ -11,7 +11,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import HTTPError
 
-from selora.data import SPLITS, load_examples
+from selora.data import load_parts
 from selora.data.folders import named_root
 from selora.files import REPOSITORY, hash_file, read_json
 from selora.study.profiles import Profile
@@ -140,8 +140,8 @@ def hash_examples(dataset: str, root: str | None) -> str:
     picture."""
     return short_hash(
         (split, e.id, e.prompt, e.findings, e.places, hash_file(e.path) if e.path.is_file() else None)
-        for split in SPLITS
-        for e in load_examples(dataset, split, root)
+        for split, part in load_parts(dataset, root).items()
+        for e in part
     )
 
 

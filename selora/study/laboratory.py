@@ -14,7 +14,7 @@ from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from selora.data import SPLITS, load_examples
+from selora.data import load_examples, load_parts
 from selora.data.example import Example
 from selora.data.pictures import open_image
 from selora.figures import pictures
@@ -148,7 +148,7 @@ class Study:
             return self.show_kept(figure)
         from selora.study.sample_run import sample_run  # it needs torch, which most notebooks do not
 
-        examples = [e for split in SPLITS for e in load_examples(dataset, split, self.profile.data_root)]
+        examples = [e for part in load_parts(dataset, self.profile.data_root).values() for e in part]
         nearest = nearest_prompts(PAPER_PROMPT, examples, count)
         rows = {self.reference(dataset): self.images(nearest)}
         for method in self.finished(dataset):

@@ -6,7 +6,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import HTTPError
 
-from selora.data import SPLITS, load_examples
+from selora.data import load_parts
 from selora.data.example import DataError
 from selora.data.fetch import sets
 from selora.data.fetch.sources import SOURCES
@@ -95,8 +95,7 @@ def missing_data(profile: Profile) -> list[str]:
     missing = []
     for dataset in profile.datasets:
         try:
-            for split in SPLITS:
-                load_examples(dataset, split, profile.data_root)
+            load_parts(dataset, profile.data_root)
         except DataError as error:
             missing.append(f"data set {dataset}: {error}")
     return missing

@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from selora.data import DATASETS, FINDINGS, SPLITS, DataError, folders, iu_reports, load_examples, open_image
+from selora.data import (
+    DATASETS,
+    FINDINGS,
+    SPLITS,
+    DataError,
+    Example,
+    folders,
+    iu_reports,
+    load_examples,
+    load_splits,
+    open_image,
+)
 from selora.data.findings import of_terms
 from selora.data.montgomery import parse
 from selora.files import REPOSITORY
@@ -125,6 +136,18 @@ def test_unknown_names_list_the_choices():
     for name in DATASETS:
         with pytest.raises(DataError, match="train, val, test"):
             load_examples(name, "valid")
+
+
+def test_a_set_is_read_once_in_one_order_and_no_other_split_is_lost(monkeypatch, tmp_path):
+    examples = [Example(name, tmp_path / name, f"Chest {name}.", ("normal",)) for name in ("a", "b", "c")]
+    drawn, read = {"test": examples[:1], "train": examples[1:]}, []
+    monkeypatch.setitem(DATASETS, "clinic", lambda root: read.append(root) or drawn)
+    parts, _ = load_splits("clinic", tmp_path)
+    assert list(parts.items()) == [("train", examples[1:]), ("val", []), ("test", examples[:1])]
+    assert read == [tmp_path]
+    drawn["dev"] = examples[:1]
+    with pytest.raises(DataError, match="'clinic' has the splits dev. Choose from: train, val, test"):
+        load_splits("clinic", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,8 @@ def test_an_encoder_that_is_not_here_says_what_to_do(monkeypatch):
 def test_kid_by_clip_is_that_of_the_cosine_of_two_pictures():
     """Brute force over pairs, whatever the width of the embeddings."""
     generator = torch.Generator().manual_seed(0)
-    one, two = (torch.nn.functional.normalize(torch.randn(9, 5, generator=generator) + x) for x in (0, 0.5))
+    near, far = torch.randn(2, 9, 5, generator=generator, dtype=torch.float64)
+    one, two = (torch.nn.functional.normalize(x) for x in (near, far + 0.5))
 
     def mean(x, y, same):
         return np.mean(
