@@ -6,6 +6,7 @@
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -53,11 +54,18 @@ def by_place(ranks: pd.DataFrame) -> pd.DataFrame:
 
 def draw_map(axis: Axes, table: pd.DataFrame, scale: Normalize, annotate: bool) -> None:
     """A heat map of `by_place`, with a line between attention to itself, to the text, and the rest."""
-    whole = (table.stack().dropna() % 1 == 0).all()  # one seed
-    sns.heatmap(
-        table, ax=axis, cmap="viridis", norm=scale, annot=annotate, fmt=".0f" if whole else ".1f",
-        annot_kws={"fontsize": 7}, cbar=False, linewidths=0.3,
-    )  # fmt: skip
+    # seaborn's heatmap would draw the whole figure, of up to 32 maps, once for each map in it
+    cells = axis.pcolormesh(np.ma.masked_invalid(table), cmap="viridis", norm=scale, linewidth=0.3, edgecolor="white")
+    axis.set(xlim=(0, table.shape[1]), ylim=(table.shape[0], 0))  # rows from above
+    axis.set_xticks(np.arange(table.shape[1]) + 0.5, table.columns)
+    axis.set_yticks(np.arange(table.shape[0]) + 0.5, table.index)
+    axis.spines[:].set_visible(False)
+    if annotate:
+        shown = ".0f" if (table.stack().dropna() % 1 == 0).all() else ".1f"  # whole numbers: one seed
+        for (row, column), value in np.ndenumerate(table):
+            if not np.isnan(value):
+                colour = "white" if cells.norm(value) < 0.6 else "black"  # viridis ends bright
+                axis.text(column + 0.5, row + 0.5, f"{value:{shown}}", size=7, color=colour, ha="center", va="center")
     for line in boundaries(table.index):
         axis.axhline(line, color="white", linewidth=4)
     axis.set(xlabel="", ylabel="")

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from selora.figures.ranks import (
     ablation_curves,
     agreement,
     by_place,
     group,
+    rank_map,
     ranks_over_steps,
     ranks_over_time,
     threshold_maps,
@@ -25,6 +27,36 @@ def test_maps_follow_the_signal_and_part_the_kinds_of_attention():
     assert list(table.index) == ["attn1.to_q", "attn2.to_q", "ff.net.2"]
     assert list(table.loc["attn1.to_q"]) == [1.5, 7.5, 4.5]
     assert [group(kind) for kind in table.index] == ["self-attention", "cross-attention", "other"]
+
+
+def test_a_map_has_each_rank_in_its_cell_the_first_kind_above():
+    """Against the table itself; a layer that is not there leaves its cell empty, and two seeds show a digit more."""
+    ranks = pd.DataFrame(
+        {"network": "unet", "layer": list("abc"), "kind": ["attn1.to_q", "attn1.to_q", "ff.net.2"], "rank": [1, 2, 4]}
+    )
+    for seeds, shown in (((0,), ["1", "2", "4"]), ((0, 1), ["1.5", "2.5", "4.5"])):
+        several = pd.concat([ranks.assign(seed=seed, rank=ranks["rank"] + seed) for seed in seeds])
+        figure = rank_map(several, "")
+        figure.canvas.draw()
+        axis = figure.axes[0]
+        assert [text.get_text() for text in axis.texts] == shown
+        rows = [label.get_text().split()[0] for label in axis.get_yticklabels()]
+        height = {name: label.get_window_extent().y0 for name, label in zip(rows, axis.get_yticklabels(), strict=True)}
+        assert height["attn1.to_q"] > height["ff.net.2"]
+        for text in axis.texts:
+            column, row = (int(x) for x in text.get_position())
+            assert by_place(several).iloc[row, column] == float(text.get_text())
+            assert abs(text.get_window_extent().y0 - height[rows[row]]) < 10
+        assert len(shown) == axis.collections[0].get_array().count()
+
+
+def test_maps_are_drawn_once_when_they_are_saved(monkeypatch):
+    """Drawn once for each map in it, a figure of 32 maps took half a minute."""
+    drawn = []
+    monkeypatch.setattr(FigureCanvasAgg, "draw", lambda canvas: drawn.append(canvas))
+    ranks = pd.DataFrame({"network": "unet", "layer": list("abc"), "kind": list("abc"), "rank": [1, 2, 4]})
+    threshold_maps({1 + i / 10: ranks for i in range(8)}, "")
+    assert not drawn
 
 
 def test_agreement_of_two_thresholds_maps():
