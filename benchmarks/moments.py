@@ -19,7 +19,7 @@ from pathlib import Path
 from common import arguments, show
 
 from selora.adapters import ADAPTER
-from selora.data import load_examples
+from selora.data import load_parts
 from selora.diffusion.base import load_base, noise_schedule
 from selora.diffusion.latents import cached_latents, tokenize
 from selora.diffusion.loop import train
@@ -88,8 +88,9 @@ def main() -> None:
         side=(16, "of the latents, cut from their middle; 16 is all, 8 takes a third of the time"),
     )
     profile, pipe, data = load_profile("quick"), load_base("data/mini-sd"), {}
+    parts = load_parts("iu-drr")
     for split, count in (("train", None), ("val", profile.validation_images)):
-        examples = load_examples("iu-drr", split)[:count]
+        examples = parts[split][:count]
         latents = cached_latents(pipe.vae, examples, profile.resolution, CACHE, profile.sampling_batch)
         start = (latents.shape[-1] - options.side) // 2
         middle = slice(start, start + options.side)

@@ -208,11 +208,13 @@ def trained_tensors(networks: Mapping[str, nn.Module]) -> dict[str, torch.Tensor
 def restore_tensors(networks: Mapping[str, nn.Module], tensors: Mapping[str, torch.Tensor]) -> None:
     """Put back what `trained_tensors` copied; LoRA layers take the ranks found there."""
     for network, model in networks.items():
-        for name, layer in lora_layers(model).items():
+        layers = lora_layers(model)
+        for name, layer in layers.items():
             weights = [side.weight for side in lora_pair(layer)]
             saved = [tensors[f"{network}.{name}.lora_{side}.{adapter_of(layer)}.weight"] for side in "AB"]
             if weights[0].shape != saved[0].shape:
-                resize(model, name, *(new.to(old) for old, new in zip(weights, saved, strict=True)))
+                set_weights(layer, *(new.to(old) for old, new in zip(weights, saved, strict=True)))
+                record_rank(model, name, layer, layers)
         for name, p in model.named_parameters():
             if p.requires_grad:  # `data`, since a gate too has the length of its layer's rank
                 p.data = tensors[f"{network}.{name}"].to(p, copy=True)

@@ -266,5 +266,4 @@ class SeLoRA:
         layer, (network, name) = self.layers[key], key
         for old, new in append_rank(layer, row):
             carry_state(self.optimizer, old, new)
-        others = [path for net, path in self.layers if net == network]
-        record_rank(self.networks[network], name, layer, others)
+        record_rank(self.networks[network], name, layer, [path for net, path in self.layers if net == network])

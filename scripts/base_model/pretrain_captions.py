@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from selora.data import iu_reports, load_examples
+from selora.data import iu_reports, load_parts
 
 WORDS = yaml.safe_load(Path(__file__).with_name("captions.yaml").read_text(encoding="utf-8"))
 ABSENT = WORDS["absent"]
@@ -41,13 +41,13 @@ def sentences(text: str) -> list[str]:
 
 def study_sentences() -> frozenset[str]:
     """Every sentence of every report that the study uses, normalized."""
-    used = [e for split in ("train", "val", "test") for e in load_examples("iu-drr", split)]
+    used = [e for part in load_parts("iu-drr").values() for e in part]
     return frozenset(normalized(s) for e in used for s in sentences(e.prompt))
 
 
 def outside_reports() -> dict[str, iu_reports.Report]:
     """The reports with findings text that no set of the study uses, by id."""
-    used = {e.id for split in ("train", "val", "test") for e in load_examples("iu-drr", split)}
+    used = {e.id for part in load_parts("iu-drr").values() for e in part}
     return {i: r for i, r in iu_reports.reports().items() if r.findings and i not in used}
 
 

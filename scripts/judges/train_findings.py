@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import trange
 
-from selora.data import DataError, Example, iu_reports, load_examples, open_image
+from selora.data import DataError, Example, iu_reports, load_parts, open_image
 from selora.files import DATA
 from selora.scoring.classifier import CLASSIFIER, SIZE, Classifier, label_matrix, to_input
 from selora.scoring.labels import LABELS, SIDED
@@ -138,8 +138,8 @@ def main() -> None:
     parser.add_argument("renders", type=Path, nargs="+", help="folders of rendered radiographs outside the study")
     args = parser.parse_args()
 
-    known = load_examples("iu-drr", "train") + load_examples("iu-drr", "val")
-    test, outside = load_examples("iu-drr", "test"), read_renders(args.renders)
+    parts, outside = load_parts("iu-drr"), read_renders(args.renders)
+    known, test = parts["train"] + parts["val"], parts["test"]
     y, truth = labels_of(known + outside), labels_of(test)
     net = fit(pictures(known + outside), y)
     CLASSIFIER.mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -110,13 +111,13 @@ def as_webp(path: Path, copy: Path) -> None:
 
 def samples_to_keep(folder: Path) -> list[Path]:
     """Samples of finished runs but the ablation's, those that notebooks show first, of data that may be passed on."""
-    found = []
+    found, test_of = [], cache(lambda dataset: load_examples(dataset, "test"))  # a set has many runs
     for samples in sorted(folder.glob("runs/*/*/*/samples")):
         dataset, method = samples.parts[-4:-2]
         finished = (samples.parent / "result.json").exists()
         if finished and "@" not in method and dataset in DATASETS and dataset not in NOT_SHIPPED:
             there = {path.stem: path for path in samples.iterdir()}  # PNG; of runs that were published before, WebP
-            scored = [e for e in load_examples(dataset, "test") if e.id in there]
+            scored = [e for e in test_of(dataset) if e.id in there]
             shown = [*scored[:FEW], *clearest(dataset, scored).values(), *scored]
             found += [there[name] for name in list(dict.fromkeys(e.id for e in shown))[:SAMPLES]]
     return found
