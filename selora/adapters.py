@@ -89,10 +89,16 @@ def set_weights(layer: LoraLinear, A: torch.Tensor, B: torch.Tensor) -> None:
     sum a grown gradient back to it.
     """
     name, rank, (lora_A, lora_B) = adapter_of(layer), A.shape[0], lora_pair(layer)
-    lora_A.weight = nn.Parameter(A, lora_A.weight.requires_grad)
-    lora_B.weight = nn.Parameter(B, lora_B.weight.requires_grad)
+    lora_A.weight = nn.Parameter(row_by_row(A), lora_A.weight.requires_grad)
+    lora_B.weight = nn.Parameter(row_by_row(B), lora_B.weight.requires_grad)
     lora_A.out_features = lora_B.in_features = layer.r[name] = rank
     layer.lora_alpha[name] = layer.scaling[name] * rank
+
+
+def row_by_row(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy with the strides that a file gives back: a matrix product's last bits follow from the strides of a
+    transposed or sliced weight, those of a dimension of size 1 included (which `contiguous` leaves as they are)."""
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def draw_rows(like: torch.Tensor, generator: torch.Generator, count: int = 1, init: str = "kaiming") -> torch.Tensor:

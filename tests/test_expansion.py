@@ -13,7 +13,7 @@ from torch.autograd import grad
 from torch.utils.checkpoint import checkpoint
 
 from selora import SeLoRA, linear_layers
-from selora.adapters import draw_rows, lora_layers, ranks
+from selora.adapters import draw_rows, lora_layers, ranks, resize
 from selora.export import save_lora
 
 SEED, STEP = 5, 4
@@ -572,3 +572,16 @@ def test_of_several_adapters_the_one_in_use_grows(base):
         layer.set_adapter(["frozen", "chest"])
     with pytest.raises(ValueError, match="adapters .*frozen.*chest.* are trained at once.*set_adapter"):
         SeLoRA([model], optimizer)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_new_weights_of_any_strides_get_those_that_a_file_gives_back(networks, rank):
+    """Rows cut from a transposed matrix, columns cut from a wider one: what an SVD and a pruner hand over."""
+    model = networks["unet"]
+    name, layer = next(iter(lora_layers(model).items()))
+    A, B = weights(layer)
+    transposed, wider = torch.randn(A.shape[1], rank).T, torch.randn(len(B), rank + 4)[:, :rank]
+    resize(model, name, transposed, wider)
+    for weight, given in zip(weights(layer), (transposed, wider), strict=True):
+        assert torch.equal(weight, given)
+        assert weight.stride() == torch.empty(weight.shape).stride() != given.stride()

@@ -17,6 +17,8 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from selora.adapters import row_by_row
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PATIENCE = timedelta(hours=6)  # for the others while the main process scores; NCCL's own is ten minutes
 
@@ -78,12 +80,14 @@ def place(pipe: StableDiffusionPipeline, precision: str) -> None:
 def raise_trained(networks: Mapping[str, nn.Module]) -> None:
     """Bring what is trained to fp32: steps of a small learning rate vanish in bf16, and so do Adam's moments.
 
+    It is laid out as a checkpoint gives it back, so that a run that goes on makes the same products bit for bit.
+
     PEFT would bring each layer's input to fp32 then, only for `autocast` to bring it back: it is told not to.
     """
     for model in networks.values():
         for p in model.parameters():
             if p.requires_grad:
-                p.data = p.data.float()
+                p.data = row_by_row(p.data.float())
         if model.dtype != torch.float32:
             for module in model.modules():
                 if isinstance(module, BaseTunerLayer):

@@ -63,5 +63,5 @@ class DyLoRA(LoRA):
             handle.remove()
         for (network, name), layer in all_lora_layers(networks).items():
             A, B = layer.lora_A[ADAPTER].weight.data, layer.lora_B[ADAPTER].weight.data
-            resize(networks[network], name, A[:best].clone(), B[:, :best] * (self.settings["rank"] / best))
+            resize(networks[network], name, A[:best], B[:, :best] * (self.settings["rank"] / best))
         return {"best_rank": best, "loss_by_rank": losses}

@@ -58,7 +58,7 @@ class EVA(LoRA):
                 rows = self.directions[network][name]  # (r, d_in)
                 if len(rows):  # else EVA would drop the layer: it keeps the one rank it has
                     B = layer.lora_B[ADAPTER].weight.data
-                    resize(model, name, rows.to(B).contiguous(), B.new_zeros(len(B), len(rows)))
+                    resize(model, name, rows.to(B), B.new_zeros(len(B), len(rows)))
 
 
 def within(directions: Mapping[str, torch.Tensor], rank: int) -> dict[str, torch.Tensor]:

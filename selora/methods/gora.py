@@ -65,7 +65,7 @@ class GoRA(LoRA):
                 gradient, rank = self.gradients[network, name].to(second), self.ranks[network, name]
                 A = draw_rows(first, draw, rank, "peft")
                 B = -self.settings["gamma"] * (A.shape[1] / rank) ** 0.5 * gradient @ torch.linalg.pinv(A)
-                resize(model, name, A, B.contiguous())
+                resize(model, name, A, B)
         del self.gradients
 
 

@@ -138,8 +138,8 @@ def execute_one(notebook: Path, parameters: dict, folder: Path) -> float:
     """
     started, copy = time.perf_counter(), folder / "notebooks" / notebook.name
     try:
-        papermill.execute_notebook(
-            notebook, copy, parameters, progress_bar=False, extra_arguments=["--log-level=ERROR"]
+        papermill.execute_notebook(  # a kernel that is told to end calls that interruption an error of its own
+            notebook, copy, parameters, progress_bar=False, extra_arguments=["--log-level=CRITICAL"]
         )
     except DeadKernelError:
         raise RuntimeError(f"{notebook.name} lost its kernel, most likely for want of memory (see {copy})") from None

@@ -8,6 +8,7 @@ from conftest import run
 
 from selora.adapters import trained_tensors
 from selora.diffusion.loop import trainable
+from selora.diffusion.machine import raise_trained
 
 # not vera and loha: PEFT's return fp32, which a CPU's GroupNorm refuses beside bf16 weights; a GPU's takes any
 METHODS = ("full", "lora", "selora", "adalora", "dylora", "sora", "increlora", "eva", "dora", "rslora")
@@ -44,3 +45,16 @@ def test_a_small_step_is_not_lost(rough, data, tmp_path):
         if f"{net}.{name}" in weights and name.endswith("to_v.weight")
     ]
     assert moved and min(moved) > 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_trained_starts_with_the_strides_that_a_checkpoint_gives_back(base, dtype):
+    unet = deepcopy(base.unet).to(dtype).requires_grad_(False)
+    weight = unet.time_embedding.linear_1.weight
+    weight.data = weight.data.T.contiguous().T
+    weight.requires_grad_(True)
+    values, given = weight.detach().float(), weight.stride()
+    raise_trained({"unet": unet})
+    assert torch.equal(weight, values)
+    assert weight.dtype == torch.float32
+    assert weight.stride() == torch.empty(weight.shape).stride() != given
