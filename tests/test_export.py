@@ -57,6 +57,20 @@ def scaled(base, tmp_path_factory):
     return folder, pipe
 
 
+def test_saving_asks_nobody_for_the_base(trained, run, tmp_path, monkeypatch, recwarn):
+    pipe = deepcopy(trained)
+    for model in (pipe.unet, pipe.text_encoder):
+        model.peft_config["default"].base_model_name_or_path = "someone/a-base-that-is-not-here"
+    asked = []
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda *of, **_: asked.append(of))
+    save_lora(pipe.unet, pipe.text_encoder, tmp_path)
+    assert not asked
+    assert not list(recwarn)
+    saved, before = load_file(tmp_path / WEIGHTS), load_file(run / WEIGHTS)
+    assert saved.keys() == before.keys()
+    assert all(torch.equal(saved[name], before[name]) for name in saved)
+
+
 def loaded(base, folder, format) -> StableDiffusionPipeline:
     """A stock pipeline with an exported adapter, loaded in the words of the format's own tool."""
     stock = deepcopy(base)

@@ -24,7 +24,8 @@ def save_lora(unet: nn.Module, text_encoder: nn.Module, folder: Path) -> None:
     configs: dict[str, dict] = {}
     for network, model in bare.items():
         name = adapter_name(model)
-        found = get_peft_model_state_dict(model, adapter_name=name)
+        # by itself PEFT would ask the hub for the base's vocabulary, to add its embeddings, which diffusers cannot read
+        found = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
         tensors |= {in_diffusers(network, key): tensor for key, tensor in found.items()}
         configs[network] = model.peft_config[name].to_dict()
     save_tensors(Path(folder) / WEIGHTS, tensors, metadata_of(configs))
