@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -113,11 +113,17 @@ def prepare_training(run: Run, settings: dict, earlier: Mapping[str, Earlier]) -
         examples["train"] = few_of(examples["train"], profile.train_images)
     pipe = load_base(profile.base_model, profile.precision)
     if machine.state().is_main_process:
-        print(*said, describe(text_figures(examples, pipe.tokenizer)), sep="\n", flush=True)
+        say("\n".join((*said, describe(text_figures(examples, pipe.tokenizer)))))
     if profile.gradient_checkpointing:
         pipe.unet.enable_gradient_checkpointing()
     own, _ = named(run.method)
     return Prepared(examples, pipe, make_method(own, settings["method"], run.seed, settings["steps"], earlier))
+
+
+@cache
+def say(what: str) -> None:
+    """Print what there is to say of a data set: once, however many runs of it a process makes."""
+    print(what, flush=True)
 
 
 def read_earlier(runs: Sequence[Run]) -> dict[str, Earlier]:

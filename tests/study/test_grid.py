@@ -16,6 +16,7 @@ from selora.study import grid
 from selora.study.grid import in_order, make_runs, workers_of_one_thread
 from selora.study.profiles import load_profile
 from selora.study.results import Run
+from selora.study.stages import say
 
 SEEDS = (0, 1)
 
@@ -48,7 +49,8 @@ def two_cores(monkeypatch):
 
 
 def test_runs_on_cores_are_those_that_one_process_makes(two_cores, tmp_path, capsys):
-    """Tensor by tensor, and each is said as it ends; the environment is left as it was."""
+    """Tensor by tensor, and each is said as it ends, their data set once; the environment is left as it was."""
+    say.cache_clear()
     short = replace(load_profile("smoke"), steps={"montgomery-drr": 4, "other": 4}, images=6)
     before = dict(os.environ)
     folders = {}
@@ -62,6 +64,7 @@ def test_runs_on_cores_are_those_that_one_process_makes(two_cores, tmp_path, cap
             assert ours[-1000:] == theirs[-1000:], name  # the order of safetensors' metadata is left to chance
     said = capsys.readouterr().out
     assert "2 runs, 2 at a time, one thread each" in said and "(2 of 2, about 0 min left)" in said
+    assert said.count("test prompts stand word for word in the training set") == 1  # in this process
     assert dict(os.environ) == before
 
 
