@@ -64,12 +64,16 @@ def against(runs: pd.DataFrame, method: str, name: str) -> pd.DataFrame:
     return table.assign(p=pd.Series(holm(table.p.to_dict()), dtype=float))
 
 
-def mean_interval(runs: pd.DataFrame, name: str) -> tuple[float, float, float]:
-    """Mean over seeds of a score of one method on one data set, and low and high of its 95 % interval over images
-    within these seeds; all nan where no run has the score."""
+def mean_interval(runs: pd.DataFrame, name: str, seeds: bool) -> tuple[float, float, float]:
+    """Mean over seeds of a score of one method on one data set, and low and high of its 95 % interval: the one that
+    holds seeds and prompts (`over_seeds`), or that over images within these seeds. All nan where no run has the score.
+    """
     if name not in runs or runs[name].isna().all():
         return np.nan, np.nan, np.nan
-    return runs[name].mean(), *np.quantile(resampled(runs.bootstrap, name).mean(axis=0), [0.025, 0.975])
+    figures, drawn = runs[name].to_numpy(dtype=float), resampled(runs.bootstrap, name)
+    return (
+        over_seeds(figures, drawn)[:3] if seeds else (figures.mean(), *np.quantile(drawn.mean(axis=0), [0.025, 0.975]))
+    )
 
 
 def marks(runs: pd.DataFrame, name: str) -> dict[str, str]:
@@ -88,8 +92,8 @@ def marks(runs: pd.DataFrame, name: str) -> dict[str, str]:
         return {}
     best = max(means, key=means.get)
     chance = CHANCE.get(name, -np.inf)
-    own = over_seeds(rivals[best][name].to_numpy(dtype=float), resampled(rivals[best].bootstrap, name))
-    if not own.low > chance:
+    _, low, _ = mean_interval(rivals[best], name, seeds=True)
+    if not low > chance:
         return {}
     compared = against(pd.concat([rivals[method] for method in means]), best, name)
     tied = {method: "tied" if row.p >= LEVEL else "" for method, row in compared.iterrows()}
