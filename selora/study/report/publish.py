@@ -157,7 +157,7 @@ def main(
         else:
             publish(RESULTS / given.profile, PUBLISHED / given.profile)
             shutil.rmtree(BEGUN / given.profile, ignore_errors=True)
-            fill_readme(given.profile)
+        fill_readme(f"{'begun' if given.begun else 'published'}/{given.profile}")
     except FileNotFoundError as error:
         sys.exit(f"selora: {error}")
 

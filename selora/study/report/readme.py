@@ -1,10 +1,10 @@
-"""The README's results: a table and what it says, made of the published records alone, so that no number is typed."""
+"""The README's results: a table and what it says, made of the records kept there alone, so that no number is typed."""
 
 from pathlib import Path
 
 import pandas as pd
 
-from selora.files import PUBLISHED, REPOSITORY, write_text
+from selora.files import REPOSITORY, RESULTS, write_text
 from selora.scoring.intervals import LEVEL, SEEDS
 from selora.scoring.labels import mean_auroc
 from selora.study.report.comparison import ENDS, difference, mean_interval
@@ -18,21 +18,24 @@ OTHERS = {"lora": "LoRA", "lora-matched": "LoRA of even ranks with as many", "se
 HEADINGS = ("KID x 1000 ↓", "CLIP score ↑", "finding AUROC ↑", "parameters")
 
 
-def fill_readme(profile: str, path: Path = README, published: Path = PUBLISHED) -> None:
-    """Put what a profile's published records give between its marks in a README; nothing for a profile without any.
+def fill_readme(kept: str, path: Path = README, results: Path = RESULTS) -> None:
+    """Put what some kept records give between their marks in a README; nothing for records without a block.
+
+    Args:
+        kept: which, by their folder in `results`: 'published/quick', say.
 
     Raises:
         ValueError: where the marks are missing.
     """
-    if profile in BLOCKS:
+    if kept in BLOCKS:
         text = path.read_text(encoding="utf-8")
-        before, old, after = parts(text, profile)
-        write_text(path, before + BLOCKS[profile](published / profile) + after)
+        before, old, after = parts(text, kept)
+        write_text(path, before + BLOCKS[kept](results / kept) + after)
 
 
-def parts(text: str, profile: str) -> tuple[str, str, str]:
-    """A README's text up to what stands between a profile's marks, that, and the rest."""
-    start, end = f"<!-- from the records of results/published/{profile}: -->", f"<!-- end of {profile}'s records -->"
+def parts(text: str, kept: str) -> tuple[str, str, str]:
+    """A README's text up to what stands between the marks of some kept records, that, and the rest."""
+    start, end = f"<!-- from the records of results/{kept}: -->", f"<!-- end of {kept}'s records -->"
     if text.count(start) != 1 or text.count(end) != 1:
         raise ValueError(f"the README has not both marks once, '{start}' and '{end}': put them round the results")
     before, rest = text.split(start)
@@ -53,7 +56,7 @@ def verdicts_block(folder: Path) -> str:
     return "\n" + listed(verdicts(table1(runs), runs)) + "\n"
 
 
-BLOCKS = {"quick": results_block, "mini": verdicts_block}
+BLOCKS = {"published/quick": results_block, "published/mini": verdicts_block, "begun/mini": results_block}
 
 
 def listed(sentences: list[str]) -> str:
@@ -96,15 +99,26 @@ def caption(runs: pd.DataFrame) -> str:
     """What a reader must know of the table."""
     settings = runs.iloc[0].settings
     images = " and ".join(f"{own.n.iloc[0]} images of {name}" for name, own in runs.groupby("dataset", sort=False))
-    seeds = runs.groupby(["dataset", "method"]).seed.nunique().max()
     return (
-        f"{'One seed' if seeds == 1 else f'Mean ± standard deviation over {seeds} seeds'}, {images}, guidance "
+        f"{over(runs)}, {images}, guidance "
         f"{settings['guidance_scale']}, {settings['sampling_steps']} sampling steps, commit "
         f"{', '.join(sorted(set(runs.commit)))}. KID is of {settings['encoder']} features, not Inception; finding "
         "AUROC is the mean over findings of the classifier's on the generated pictures against what their prompts say, "
         "0.5 is chance. *Autoencoder limit*: the reference images through the base's autoencoder. *Real vs real*: as "
         "many other images of the set, both sides rendered here."
     )
+
+
+def over(runs: pd.DataFrame) -> str:
+    """Over how many seeds the table's means are; of each method, where they differ."""
+    counts = runs.groupby(["dataset", "method"], sort=False).seed.nunique()
+    if counts.nunique() == 1:
+        return "One seed" if counts.iloc[0] == 1 else f"Mean ± standard deviation over {counts.iloc[0]} seeds"
+    own = (
+        f"on {dataset} {', '.join(f'{count} of {NAMES.get(method, method)}' for (_, method), count in some.items())}"
+        for dataset, some in counts.groupby("dataset", sort=False)
+    )
+    return f"Mean ± standard deviation over seeds ({'; '.join(own)})"
 
 
 def verdicts(table: pd.DataFrame, runs: pd.DataFrame) -> list[str]:

@@ -1,20 +1,22 @@
 """The README's results are those of the published records."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from selora.files import read_json
-from selora.study.report.readme import BLOCKS, PUBLISHED, README, fill_readme, parts
+from selora.files import PUBLISHED, RESULTS, read_json
+from selora.study.report.readme import BLOCKS, README, fill_readme, parts
 
 TEXT = README.read_text(encoding="utf-8")
-_, BLOCK, _ = parts(TEXT, "quick")
+_, BLOCK, _ = parts(TEXT, "published/quick")
 
 
-@pytest.mark.parametrize("profile", BLOCKS)
-def test_the_readmes_results_are_what_the_published_records_give(profile):
-    _, inside, _ = parts(TEXT, profile)
-    assert inside == BLOCKS[profile](PUBLISHED / profile), f"run python -m selora.study.report.publish {profile}"
+@pytest.mark.parametrize("kept", BLOCKS)
+def test_the_readmes_results_are_what_the_kept_records_give(kept):
+    _, inside, _ = parts(TEXT, kept)
+    command = f"selora publish {Path(kept).name}{' --begun' * kept.startswith('begun')}"
+    assert inside == BLOCKS[kept](RESULTS / kept), f"run {command}, or fill_readme('{kept}')"
 
 
 def test_each_number_of_a_single_seed_is_the_records():
@@ -32,7 +34,7 @@ def test_each_number_of_a_single_seed_is_the_records():
 
 
 def test_verdicts_name_the_kind_of_their_interval():
-    verdicts = [line for profile in BLOCKS for line in parts(TEXT, profile)[1].splitlines() if line.startswith("- ")]
+    verdicts = [line for kept in BLOCKS for line in parts(TEXT, kept)[1].splitlines() if line.startswith("- ")]
     assert len(verdicts) >= 4
     for line in verdicts:
         assert "interval" in line, line
@@ -43,11 +45,11 @@ def test_verdicts_name_the_kind_of_their_interval():
 
 def test_only_what_stands_between_the_marks_is_replaced(tmp_path):
     readme, mark = tmp_path / "README.md", "<!-- from the records of results/published/quick: -->"
-    readme.write_text(f"before {mark} old <!-- end of quick's records --> after", encoding="utf-8")
-    fill_readme("quick", readme)
+    readme.write_text(f"before {mark} old <!-- end of published/quick's records --> after", encoding="utf-8")
+    fill_readme("published/quick", readme)
     text = readme.read_text(encoding="utf-8")
-    assert text.startswith(f"before {mark}\n| ") and text.endswith("<!-- end of quick's records --> after")
+    assert text.startswith(f"before {mark}\n| ") and text.endswith("<!-- end of published/quick's records --> after")
     assert " old " not in text
     readme.write_text("no marks", encoding="utf-8")
     with pytest.raises(ValueError, match="has not both marks once"):
-        fill_readme("quick", readme)
+        fill_readme("published/quick", readme)

@@ -10,7 +10,7 @@ from selora.files import write_json
 from selora.scoring.resampling import DRAWS
 from selora.study.report.ablation import ablation_runs
 from selora.study.report.comparison import difference, differences, marks
-from selora.study.report.readme import verdicts
+from selora.study.report.readme import over, verdicts
 from selora.study.report.table1 import collect, table1, write_table1
 from selora.study.report.table1_text import escaped
 
@@ -113,6 +113,13 @@ def test_the_readmes_best_auroc_has_an_interval_where_seeds_suffice_and_is_not_o
     runs = collect(compared)
     *_, said = verdicts(table1(runs), runs)
     assert "LoRA r 4 has the highest finding AUROC, 0.670 [" in said
+
+
+def test_the_readme_says_of_how_many_seeds_each_mean_is(compared):
+    assert over(collect(compared)) == (
+        "Mean ± standard deviation over seeds (on iu-drr 1 of base, not fine-tuned, 8 of LoRA r 4, 1 of DyLoRA, "
+        "8 of SeLoRA, 8 of sora)"
+    )
 
 
 def test_the_caption_names_what_a_reader_must_know(folder):
