@@ -50,6 +50,9 @@ TESTS = """
 5 tests/data/test_pictures.py
 6 tests/data/test_picture_kinds.py a_whole_file a_jpeg_with a_cut_jpeg a_png_of a_dicom_with_more several
 6 tests/data/test_picture_kinds.py a_compressed_file what_only a_picture_of_one
+6 tests/data/test_lost_parts.py
+5 tests/data/test_lost_parts.py no_data values_far a_plain a_tiff_that_does
+12 tests/data/test_lost_parts.py padding
 7 tests/data/test_readings.py
 8 tests/study/test_odd_sets.py
 9 tests/study/test_rehearsal.py

@@ -38,10 +38,15 @@ def load_examples(name: str, split: str, root: Path | None = None) -> list[Examp
 
 
 def load_parts(name: str, root: Path | None = None) -> Parts:
-    """The examples of all splits of a data set, read and checked once. Raises DataError as `load_examples`."""
+    """The examples of all splits of a data set, read and checked once. Raises DataError as `load_examples`, and for a
+    file or folder that the system does not let read."""
     if name not in DATASETS:
         raise DataError(f"Unknown data set {name!r}. Choose from: {', '.join(DATASETS)}.")
-    parts = DATASETS[name](root)
+    try:
+        parts = DATASETS[name](root)
+    except OSError as error:
+        what = f"{error.filename or 'a file of it'} cannot be read ({error.strerror or error})"
+        raise DataError(f"Data set {name!r}: {what}. Make it readable, or copy it anew.") from error
     if odd := parts.keys() - set(SPLITS):
         raise DataError(f"Data set {name!r} has the splits {', '.join(sorted(odd))}. Choose from: {', '.join(SPLITS)}.")
     return {split: parts.get(split, []) for split in SPLITS}  # in one order, whatever a set is drawn in

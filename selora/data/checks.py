@@ -14,6 +14,7 @@ from pathlib import Path
 from .example import DataError, DataWarning, Example, Parts
 from .findings import NAMED
 from .pictures import is_picture
+from .texts import is_unseen
 
 LONGEST = 120  # bytes of an id: files are named by it, and file systems and tools add to their names
 SHOWN = 30  # names in a message
@@ -128,12 +129,13 @@ def same_name(name: str) -> str:
 
 
 def same_person(name: str) -> str:
-    """What the names of one patient or study share, however they are written: case, white space, signs that are not
-    seen, and the zeros that a spreadsheet drops or adds ('007', '7', '7.0')."""
-    seen = "".join(sign for sign in name if unicodedata.category(sign) != "Cf")
-    seen = " ".join(same_name(seen).split())
+    """What the names of one patient or study share, however they are written: case, white space, kinds of dashes, signs
+    that are not seen, and the zeros that a spreadsheet drops or adds ('007', '7', '7.0')."""
+    seen = "".join(sign for sign in name if not is_unseen(sign))
+    seen = "".join("-" if unicodedata.category(sign) == "Pd" else sign for sign in same_name(seen))
+    seen = " ".join(seen.split())
     number = re.fullmatch(r"0*(\d+)(\.0+)?", seen)
-    return number[1] if number else seen
+    return str(int(number[1])) if number else seen
 
 
 def listed(names: Iterable[object]) -> str:

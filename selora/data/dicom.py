@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-import zlib
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -14,15 +13,13 @@ import numpy as np
 from PIL import Image
 
 from .example import DataError, DataWarning
-from .grey import check_jpeg, check_jpeg2000, decoding, to_grey
+from .grey import check_inflation, check_jpeg, check_jpeg2000, decoding, to_grey
+from .texts import is_stand_in
 
 if TYPE_CHECKING:  # it is needed for DICOM alone
     from pydicom.dataset import Dataset
 
 ENDINGS = (".dcm", ".dicom")
-NAMING = ("PatientID", "StudyInstanceUID")
-LARGEST = 2**30  # bytes that a file may inflate to
-DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax
 
 Span = tuple[float, float] | None  # the values that are shown black and white; None: the picture's least and greatest
 
@@ -42,7 +39,7 @@ def read_dicom(path: Path, data: bytes) -> Image.Image:
     check_inflation(data)
     file = pydicom.dcmread(BytesIO(data), force=True)  # forced: some have no preamble
     if not any(f"{prefix}PixelData" in file for prefix in ("", "Float", "DoubleFloat")):
-        raise ValueError("it holds no pixel data")
+        raise ValueError("it holds no pixel data" + "; is it a DICOM file?" * (data[128:132] != b"DICM"))
     syntax = file.file_meta.get("TransferSyntaxUID")
     if syntax is None:
         implicit, little = file.original_encoding
@@ -64,6 +61,12 @@ def read_dicom(path: Path, data: bytes) -> Image.Image:
     if not kind:
         raise ValueError("it has no PhotometricInterpretation, so that white and black are not told apart; add it")
     file.PhotometricInterpretation = kind
+    if missing := [name for name in ("Rows", "Columns") if not file.get(name)]:
+        raise ValueError(f"it does not say its {' and '.join(missing)}; add them")
+    if kind.startswith("MONOCHROME") and (file.get("SamplesPerPixel") or 1) != 1:
+        raise ValueError(f"it is {kind} with {file.SamplesPerPixel} values a pixel; save it as PNG")
+    if "NumberOfFrames" in file and not file.NumberOfFrames:
+        del file.NumberOfFrames  # 0 or empty: one, of which pydicom would warn
     frames, shape = int(file.get("NumberOfFrames") or 1), (file.Rows, file.Columns)
     if frames > 1:
         raise DataError(
@@ -78,7 +81,7 @@ def read_dicom(path: Path, data: bytes) -> Image.Image:
     if syntax in (pydicom.uid.JPEG2000, pydicom.uid.JPEG2000Lossless):
         for frame in pydicom.encaps.generate_frames(file.PixelData, number_of_frames=1):
             check_jpeg2000(frame)
-    if not syntax.is_encapsulated and exceeds(file):
+    if exceeds(file):
         said = f"values have more bits than the {file.BitsStored} that BitsStored says, which alone are shown"
         warnings.warn(f"Image {path} is suspicious: {said}.", DataWarning, 2)
     with decoding():
@@ -97,17 +100,19 @@ def is_dicom(path: Path) -> bool:
 
 
 @cache
-def patient_and_study(path: Path, stamp: tuple[int, int]) -> tuple[str, str]:
-    """The patient and the study that a DICOM file's header names; '' for what it does not name. stamp: when the file
-    changed, since this is kept as long as the process runs."""
+def naming(path: Path, stamp: tuple[int, int]) -> dict[str, str]:
+    """Whose a DICOM file is by its header: 'patient', 'study' and 'image', each '' where it does not say. stamp: when
+    the file changed, since this is kept as long as the process runs."""
     try:
         import pydicom
 
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=[*NAMING])
-        patient, study = (str(header.get(name) or "").strip() for name in NAMING)
+        tags = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "AccessionNumber", "SOPInstanceUID")
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=[*tags])
+        patient, name, born, study, accession, image = (str(header.get(tag) or "").strip() for tag in tags)
     except Exception:  # `read_dicom` says what is the matter with it
-        return "", ""
-    return patient, study
+        return {}
+    by_name = f"{name} {born}" if name and born and not is_stand_in(name) else ""
+    return {"patient": patient or by_name, "study": study or accession, "image": image}
 
 
 def shown(file: Dataset, stored: np.ndarray, kind: str) -> Image.Image:
@@ -146,7 +151,13 @@ def padding(file: Dataset, stored: np.ndarray, bits: int) -> np.ndarray:
             ends = [first[0], last[0]]
             if stored.dtype.kind in "iu":  # written as signed or unsigned, whatever the pixels are
                 below = 2 ** (bits - 1) if stored.dtype.kind == "i" else 0
-                ends = [(end + below) % 2**bits - below for end in ends]
+                kept = [(end + below) % 2**bits - below for end in ends]
+                words = words_of(file)
+                if ends[0] == ends[1] and (kept[0] - ends[0]) % 2**16 and words.size >= stored.size:
+                    beyond = words[: stored.size].reshape(stored.shape) == ends[0] % 2**16
+                    if beyond.any():  # a word with more bits than are stored, which no pixel has
+                        return beyond
+                ends = kept
             return (stored >= min(ends)) & (stored <= max(ends))
     return np.zeros(stored.shape, dtype=bool)
 
@@ -227,25 +238,22 @@ def order_of(file: Dataset) -> str:
     return "<" if file.file_meta.TransferSyntaxUID.is_little_endian else ">"
 
 
+def words_of(file: Dataset) -> np.ndarray:
+    """The words of 16 bits, all of their bits, in which a file holds its values; none where it holds them otherwise."""
+    if file.get("BitsAllocated") != 16 or file.file_meta.TransferSyntaxUID.is_encapsulated or "PixelData" not in file:
+        return np.empty(0, dtype=np.uint16)
+    return np.frombuffer(file.PixelData[: len(file.PixelData) // 2 * 2], f"{order_of(file)}u2")
+
+
 def exceeds(file: Dataset) -> bool:
-    """Whether values of 16 bits, not compressed, need more bits than are said to be stored, and no overlay that is
-    named lies there. The sign of a negative value, and padding, may stand in all bits."""
+    """Whether values of 16 bits need more bits than are said to be stored, and no overlay that is named lies there. The
+    sign of a negative value, and padding, may stand in all bits."""
     bits = file.get("BitsStored") or 16
     overlays = any((group, 0x0102) in file and file[group, 0x0102].value for group in range(0x6000, 0x6020, 2))
-    if file.get("BitsAllocated") != 16 or bits >= 16 or overlays or "PixelData" not in file:
+    words = words_of(file)
+    if bits >= 16 or overlays or not words.size:
         return False
-    words = np.frombuffer(file.PixelData[: len(file.PixelData) // 2 * 2], f"{order_of(file)}u2")
     padded = numbers(file, "PixelPaddingValue") + numbers(file, "PixelPaddingRangeLimit")
     above = words >> (bits - 1 if file.get("PixelRepresentation") else bits)
     usual = (0, 2 ** (17 - bits) - 1) if file.get("PixelRepresentation") else (0,)
     return bool((~np.isin(above, usual) & ~np.isin(words, [number % 2**16 for number in padded])).any())
-
-
-def check_inflation(data: bytes) -> None:
-    """Raise ValueError for a deflated one that inflates to more than any radiograph."""
-    if DEFLATED in data[132:1024]:
-        start = 144 + int.from_bytes(data[140:144], "little")  # behind the file's meta information
-        inflated = zlib.decompressobj(-zlib.MAX_WBITS)
-        inflated.decompress(data[start:], LARGEST)
-        if inflated.unconsumed_tail:
-            raise ValueError(f"it inflates to more than {LARGEST:,} bytes")

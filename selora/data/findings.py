@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 FINDINGS = (
@@ -51,12 +52,12 @@ NAMES = {
     "Surgical Instruments": "device",
     "Tube, Inserted": "device",
 }
-QUALIFIED = {  # terms that name a place, and only with a qualifier a finding
-    ("Lung", "hyperdistention"): "hyperinflation",
-    ("Lung", "hypoinflation"): "hypoinflation",
-    ("Diaphragm", "flattened"): "hyperinflation",
-    ("Cardiac Shadow", "enlarged"): "cardiomegaly",
-    ("Costophrenic Angle", "blunted"): "pleural effusion",
+QUALIFIED = {  # in lower case; terms that name a place, and only with a qualifier a finding
+    ("lung", "hyperdistention"): "hyperinflation",
+    ("lung", "hypoinflation"): "hypoinflation",
+    ("diaphragm", "flattened"): "hyperinflation",
+    ("cardiac shadow", "enlarged"): "cardiomegaly",
+    ("costophrenic angle", "blunted"): "pleural effusion",
 }
 NAMED = {  # how a text names a finding, where it may do so in other words
     "cardiomegaly": r"cardiomegaly|(enlarge|large|big)\w*\W+(\w+\W+){0,3}(heart|cardiac)|"
@@ -75,22 +76,32 @@ NAMED = {  # how a text names a finding, where it may do so in other words
     "miliary nodules": r"miliary",
     "tuberculosis": r"tubercul|\btb\b",
 }
+LOWER = {term.casefold(): name for term, name in NAMES.items()}
 OUTSIDE_THE_CHEST = {"humerus", "cervical vertebrae", "spine", "neck", "breast", "shoulder"}
 
 
 def of_term(term: str) -> str | None:
-    """What one term with its qualifiers ('Opacity/lung/base/left') names, out of FINDINGS; None where it names none."""
-    head, *qualifiers = (part.strip() for part in term.split("/"))
+    """What one term with its qualifiers ('Opacity/lung/base/left'), in capitals or not, names, out of FINDINGS; None
+    where it names none."""
+    head, *qualifiers = (part.strip() for part in term.casefold().split("/"))
     for qualifier in qualifiers:
         if (head, qualifier) in QUALIFIED:
             return QUALIFIED[head, qualifier]
-    if head == "Calcinosis" and not {"lung", "lymph nodes"} & {*qualifiers}:
+    if head == "calcinosis" and not {"lung", "lymph nodes"} & {*qualifiers}:
         return None
-    name = NAMES.get(head)
+    name = LOWER.get(head)
     if name == "device" and OUTSIDE_THE_CHEST & {*qualifiers}:
         return None
     round_shadow = name == "opacity" and "round" in qualifiers and not {"interstitial", "diffuse"} <= {*qualifiers}
     return "nodule" if round_shadow else name
+
+
+def split_terms(text: str) -> list[str]:
+    """The terms that a table joins by ';'. Raises ValueError for another sign between them, which would hide some: a
+    term may hold a comma, with a blank behind it ('Hernia, Hiatal')."""
+    if re.search(r"[|\[\]]|,(?=\w)", text):
+        raise ValueError("are not joined by ';'")
+    return text.split(";")
 
 
 def of_terms(terms: Sequence[str]) -> tuple[str, ...]:

@@ -20,33 +20,21 @@ from __future__ import annotations
 import random
 import re
 import warnings
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from statistics import median
 
-from .checks import checked, file_name, grouped, same_person, stamp, warn_of_others
-from .dicom import is_dicom, patient_and_study
+from .checks import checked, file_name, grouped, same_person, warn_of_others
 from .example import SPLITS, DataError, DataWarning, Example, Parts
 from .findings import FINDINGS
 from .folders import given_folder
 from .pictures import is_file
+from .studies import by_folder, by_header, is_split, warn_of_parted
 from .tables import Row, read_lines, read_table
-from .texts import is_placeholder, plain, real_text
+from .texts import is_placeholder, is_stand_in, plain, real_text
 
 GET_IT = "Name the folder of your images and their metadata.csv (columns file_name and text) by SELORA_DATA."
 COLUMNS, OPTIONAL = ("file_name", "text"), ("split", "findings", "patient", "study")
-SPLIT_NAME = re.compile(
-    r"(train(ing)?|val(id(ation)?)?|dev(elopment)?|test(ing)?|eval(uation)?|h[oe]ldout)(set|split|data)?"
-)
 YES_OR_NO = {"0", "1", "10", "00", "true", "false", "yes", "no", "y", "n", "t", "f", "x"}  # 10: 1.0 without its sign
-STAND_INS = re.compile(  # for the name of a patient who was made nameless
-    r"(patient|subject)?(anon(ym[a-z]*)?|(de|un)identified|unknown|blinded|redacted|removed|hidden|noname|nobody|x{3,})"
-    r"(patient|subject)?"
-)
-FEWEST_DRAWN = 3  # patients of whom a fifth, rounded, is one
-FEWEST_FOLDERS, FEW = 5, 10  # folders that may be studies, so that a fifth can be drawn; and images in most of them
 
 
 def load(root: Path | None = None) -> Parts:
@@ -69,6 +57,7 @@ def load(root: Path | None = None) -> Parts:
     for needed in ("train", "test"):
         if not parts[needed]:
             raise DataError(f"{table} gives {len(examples)} images, none of them for {needed}. Add some.")
+    warn_of_parted(folder, parts)
     return checked(parts)
 
 
@@ -97,16 +86,6 @@ def check_columns(rows: Sequence[Row], table: Path) -> None:
             )
     if unread:
         warnings.warn(f"Columns of {table} that are not read: {', '.join(unread)}.", DataWarning, 2)
-
-
-def is_split(name: str) -> bool:
-    """Whether a name is what people call a split: train, Validation, test_set."""
-    return SPLIT_NAME.fullmatch(plain(name)) is not None
-
-
-def is_stand_in(name: str) -> bool:
-    """Whether a name stands for a patient who was made nameless, and so perhaps for many."""
-    return STAND_INS.fullmatch(plain(name)) is not None
 
 
 def check_groups(rows: Sequence[Row]) -> None:
@@ -151,52 +130,6 @@ def read_row(folder: Path, row: Row) -> Example:
     return Example(short, path, text, tuple(dict.fromkeys(findings)), study=same_person(study))
 
 
-def by_header(examples: Sequence[Example]) -> Sequence[Example]:
-    """The examples, which may have the table's studies, with all that are of one patient by their DICOM headers in one
-    study; and, where the table names none, also those of one study by these. Says so (DataWarning), or that a header
-    names so few that they may stand for all who were made nameless, by which nothing is kept together."""
-    headers = [patient_and_study(e.path, stamp(e.path)) if is_dicom(e.path) else ("", "") for e in examples]
-    keys = [[f"study {e.study}"] if e.study else [] for e in examples]
-    unnamed = "patient" if any(keys) else "patient or study"
-    for which, what in enumerate(unnamed.split(" or ")):
-        names = [same_person(header[which]) for header in headers]
-        names = [
-            "" if is_placeholder(name) or is_stand_in(name) or not plain(name).strip("0x") else name for name in names
-        ]
-        counts = Counter(name for name in names if name)
-        if max(counts.values(), default=0) > 1 and len(counts) + names.count("") < FEWEST_DRAWN:
-            warnings.warn(
-                f"The DICOM headers of {len(examples)} images name only {' and '.join(counts)} as {what}: taken for "
-                f"nobody in particular. If it is true, say so in a column {what} and name the splits.", DataWarning, 2
-            )  # fmt: skip
-            continue
-        for some, name in zip(keys, names, strict=True):
-            some += [f"{what} of a header: {name}"] if name else []
-    shared = linked(keys)
-    if len({name or e.id for name, e in zip(shared, examples, strict=True)}) < len({e.study or e.id for e in examples}):
-        said = f"images that are of one {unnamed} by their DICOM headers belong in one split"
-        warnings.warn(
-            f"The table names no {unnamed}: {said}. If the headers are wrong, add a column patient.", DataWarning, 2
-        )
-        return [replace(e, study=name) for e, name in zip(examples, shared, strict=True)]
-    return examples
-
-
-def linked(keys: Sequence[Sequence[str]]) -> list[str]:
-    """For the keys of each image, one key of all that are linked to them by images that have both; '' for no key."""
-    above = {}
-
-    def top(key: str) -> str:
-        while above.setdefault(key, key) != key:
-            key = above[key]
-        return key
-
-    for some in keys:
-        for key in some[1:]:
-            above[top(key)] = top(some[0])
-    return [top(some[0]) if some else "" for some in keys]
-
-
 def named_splits(rows: Sequence[Row], examples: Sequence[Example]) -> Parts:
     """The examples as the column `split` says. Raises DataError for an unknown split."""
     parts = {split: [] for split in SPLITS}
@@ -232,25 +165,3 @@ def drawn_splits(folder: Path, examples: Sequence[Example]) -> Parts:
         warnings.warn(f"{named}, and are kept in one split. If it stands for many, name each.", DataWarning, 2)
     train, test = ([example for group in part for example in group] for part in (drawn[held_out:], drawn[:held_out]))
     return {"train": train, "val": [], "test": test}
-
-
-def by_folder(folder: Path, examples: Sequence[Example]) -> Sequence[Example]:
-    """The examples with the folder that each lies in as its study, as far up as folders mostly hold a few; or as they
-    are, where folders look like no studies. Says so (DataWarning), where there are several in some."""
-    folders = {example.id: example.path.relative_to(folder).parent.parts for example in examples}
-    called = {part for parts in folders.values() for part in parts if is_split(part)}
-    if len(called) > 1:
-        named = " and ".join(sorted(called))
-        raise DataError(f"Images lie in folders called {named}, but no column says their split. Add the column split.")
-    said = "The table names no split, study or patient"
-    sizes = Counter()
-    for depth in range(1, 1 + max(map(len, folders.values()), default=0)):
-        sizes = Counter(parts[:depth] for parts in folders.values() if parts)
-        if len(sizes) >= FEWEST_FOLDERS and median(sizes.values()) <= FEW and max(sizes.values()) > 1:
-            what = f"images in one of the {len(sizes)} folders below {folder} are taken for one study"
-            warnings.warn(f"{said}: {what} and kept in one split.", DataWarning, 2)
-            return [replace(e, study="/".join(folders[e.id][:depth])) for e in examples]
-    if len(sizes) > 1 and max(sizes.values()) > 1:
-        what = f"images in the {len(sizes)} folders below {folder} are drawn one by one"
-        warnings.warn(f"{said}: {what}. If one patient has several, name him.", DataWarning, 2)
-    return examples

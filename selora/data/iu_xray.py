@@ -115,7 +115,11 @@ def read_kaggle(folder: Path) -> list[Example]:
             if not is_file(images / name):
                 raise DataError(f"Image {images / name}, listed in {row.where}, is missing. Restore it.")
             prompt = real_text(prompt, f"Report {uid} in {reports[uid].where}")
-            terms = [term for term in reports[uid]["MeSH"].split(";") if not is_placeholder(term)]
+            try:
+                terms = [term for term in findings.split_terms(reports[uid]["MeSH"]) if not is_placeholder(term)]
+            except ValueError as error:
+                whose = f"The MeSH terms of report {uid} in {reports[uid].where}"
+                raise DataError(f"{whose} {error}: {reports[uid]['MeSH'][:60]!r}. Write them so.") from None
             unnamed |= set() if terms else {uid}
             examples.append(Example(name.split(".")[0], images / name, prompt, findings.of_terms(terms), study=uid))
     if unnamed:

@@ -10,7 +10,7 @@ from .checks import checked, warn_of_others
 from .example import DataError, Example, Parts
 from .folders import given_folder
 from .tables import decoded
-from .texts import real_text
+from .texts import is_file_name, is_placeholder, real_text
 
 GET_IT = (
     "Get the Montgomery County set from the National Library of Medicine (python -m selora.data.fetch montgomery) "
@@ -19,13 +19,19 @@ GET_IT = (
 LABELS = {"_0": "normal", "_1": "tuberculosis"}  # how a case's name ends
 SEX = {"M": "male", "F": "female"}
 HEADER = re.compile(r"\s*(?:patient\W{0,3}s?\s+)?(sex|gender|age)\s*[:=]\s*(.*?)\s*", re.I)
-OTHER_HEADER = re.compile(  # a header without its colon, a date, a rule, a signature
+OTHER_LINE = re.compile(  # a header, with its colon or without
     r"([^\W\d_][\w'’./() -]{0,40}[:=](\s|$)|patient\W{0,3}s?\s+(sex|gender|age|name|id)\b"
-    r"|(sex|gender)\b\W*(m|male|f|female|o|other)\W*$|age\b\W*\d+\s*[a-z]*( old)?\W*$"
-    r"|\d{1,4}([-/.])\d{1,2}\7\d{1,4}\b[\d\s:.,apm]*$|(\d{1,2}\.? [a-z]{3,9}\.?|[a-z]{3,9}\.? \d{1,2}),? \d{4}\W*$"
-    r"|[\W_]{3,}$"
-    r"|((electronically )?(signed|dictated|reported|interpreted|transcribed|verified) by|/s/|(dr|prof)\b\.? )"
-    r"|.*,\s*(m\.?\s?d|ph\.?d)\.?$)",
+    r"|(sex|gender)\b\W*(m|male|f|female|o|other)\W*$|age\b\W*\d+\s*[a-z]*( old)?\W*$|(m|f|(fe)?male)\W*$"
+    r"|(m|f|(fe)?male)\W+\d+\W*(y|yrs?|years?)\b( old)?\W*$"
+    r"|(mrn|dob|accession|id|name)\b(?!-)|patient\W*(no\b)?\W*\d+\W*$"
+    # a date, a time, a number of somebody or something, a rule
+    r"|\d{1,4}(?P<sign>[-/.])\d{1,2}(?P=sign)\d{1,4}\b[\d\s:.,apm]*$|\d{1,2}[:.]\d{2}([:.]\d{2})?\s*([ap]m)?$|\d{5,}\W*$"
+    r"|(\d{1,2}(st|nd|rd|th|\.)? [a-z]{3,9}\.?|[a-z]{3,9}\.? \d{1,2}(st|nd|rd|th)?),? \d{4}\W*$|[\W_]{3,}$"
+    # a heading, a signature
+    r"|\W*(findings?|impressions?|conclusions?|(end of )?report|history|indications?|techniques?|comparisons?"
+    r"|end|page \d+( of \d+)?)\W*$"
+    r"|((electronically )?(signed|dictated|reported|interpreted|transcribed|verified|reviewed|approved) by|/s/)"
+    r"|(dr|prof)\b\.? |.*,\s*(m\.?\s?d|ph\.?d)\.?$|([a-z]\.? ?)?[a-z'’-]+ (m\.?\s?d|ph\.?d)\.?$)",
     re.I,
 )
 AGE = re.compile(r"0*(\d{1,3})\s*(?:(y|yrs?|years?)|(m|mos?|months?)|(w|wks?|weeks?)|(d|days?))(?:\s+old)?\.?", re.I)
@@ -87,20 +93,28 @@ def parse(path: Path) -> tuple[str, str, str]:
             found[name] = read_sex(header[2]) if name == "sex" else read_age(header[2])
             if header[2] and not found[name]:
                 raise DataError(
-                    f"Line {number} of {path} has the {name} {header[2]!r}, which is not understood. Write M, F or O, "
-                    "or a number above 0 with Y, M, W or D."
+                    f"Line {number} of {path} has the {name} {header[2]!r}, which is not understood. Write "
+                    f"{'M, F or O' if name == 'sex' else 'a number above 0 with Y, M, W or D'}."
                 )
-        elif OTHER_HEADER.match(line.strip()):
+        elif is_no_reading(line.strip()):
             raise DataError(f"Line {number} of {path} is no part of a reading: {line.strip()!r:.60}. Remove it.")
-        else:
-            lines.append(line)
+        elif line.strip():
+            lines.append((number, line))
+    for number, line in lines if len(lines) > 1 else ():  # else there is no reading at all
+        if is_placeholder(line) and any(sign.isalnum() for sign in line):
+            raise DataError(f"Line {number} of {path} stands for none: {line.strip()!r:.60}. Remove it.")
     for name in ("sex", "age"):
         if not found.get(name):
             raise DataError(f"Reading {path} has no {name}. Replace it with the published file.")
-    reading = " ".join(lines).strip()
+    reading = " ".join(line for _, line in lines).strip()
     if not reading:
         raise DataError(f"Reading {path} has no reading. Replace it with the published file.")
     return found["sex"], found["age"], real_text(reading, f"Reading {path}")
+
+
+def is_no_reading(line: str) -> bool:
+    """Whether a line of a reading is something else: a header, a heading, a name, a date, an age, a file's name."""
+    return bool(OTHER_LINE.match(line) or AGE.fullmatch(line)) or is_file_name(line)
 
 
 def read_sex(value: str) -> str:

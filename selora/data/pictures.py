@@ -10,11 +10,21 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .dicom import ENDINGS, is_dicom, read_dicom
 from .example import DataError, DataWarning, Example
-from .grey import check_jpeg, check_jpeg2000, check_png, check_tiff, decoding, ends_in_zeros, to_grey
+from .grey import (
+    LEAST_HOLE,
+    check_holes,
+    check_jpeg,
+    check_jpeg2000,
+    check_png,
+    check_tiff,
+    decoding,
+    ends_in_zeros,
+    to_grey,
+)
 
 LARGEST_FILE = 2**30  # bytes
 LEAST_SIDE = 8  # pixels; less is not even one value of the autoencoder's latents, which stands for 8 x 8
@@ -25,6 +35,8 @@ REFUSED = {  # Pillow's formats
     "WMF": "reading would run a program",
     "FITS": "values would be read in another order of bytes",
 }
+COMPRESSED = ("AVIF", "GIF", "JPEG2000", "WEBP")  # where black is no run of zeros
+NARROW, TAIL = 32, 10  # grey levels that the picture spans at least, less some per cent of its pixels at either end
 BITS, PHOTOMETRIC, SAMPLE_FORMAT, NO_DATA = 258, 262, 339, 42113  # tags of TIFF, and some of their values
 WHITE_IS_ZERO, SIGNED = 0, 2
 
@@ -50,8 +62,14 @@ def open_image(path: Path, size: int) -> Image.Image:
         raise
     except FileNotFoundError:
         raise DataError(f"Image {path} is missing. Restore it, or take its case out of the set.") from None
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"Image {path} cannot be read (it is of no format or kind that Pillow knows, or damaged where it says what "
+            "it is). Replace it with an intact copy, or save it as grey PNG; DICOM without preamble has to end in .dcm."
+        ) from error
     except Exception as error:  # decoders raise whatever they meet in a broken file
-        raise DataError(f"Image {path} cannot be read ({error}). Replace it with an intact copy.") from error
+        said = " ".join(str(error).split())
+        raise DataError(f"Image {path} cannot be read ({said}). Replace it with an intact copy.") from error
     image = image.resize((width, height), Image.Resampling.LANCZOS)
     left, top = (width - size) // 2, (height - size) // 2
     return image.crop((left, top, left + size, top + size)).convert("RGB")
@@ -90,6 +108,9 @@ def read_image(path: Path) -> Image.Image:
         warnings.warn(f"Image {path} is suspicious: its file ends in zeros, as a broken download does.", DataWarning, 2)
     elif len(set(image.getextrema())) == 1 and max(image.size) > 1:
         warnings.warn(f"Image {path} is suspicious: all of it is one grey.", DataWarning, 2)
+    elif max(image.size) > 1 and np.ptp(np.percentile(image, (TAIL, 100 - TAIL))) < NARROW:
+        said = "nearly all of it is one grey, as where a few pixels have values far from all others"
+        warnings.warn(f"Image {path} is suspicious: {said}.", DataWarning, 2)
     if max(image.size) > LONGEST_SIDE * min(image.size):
         said = f"it is {image.width} x {image.height} pixels, of which only the middle is used"
         warnings.warn(f"Image {path} is suspicious: {said}.", DataWarning, 2)
@@ -114,9 +135,15 @@ def read_picture(data: bytes) -> Image.Image:
         if opened.format == "JPEG2000":
             check_jpeg2000(data)
         if opened.format == "TIFF":
-            check_tiff(opened.tag_v2)
-        if is_compressed(opened) and ends_in_zeros(data):
+            check_tiff(opened.tag_v2, data)
+        if opened.format in COMPRESSED:
+            coded = without_metadata(data, opened)
+            lossy = opened.format == "WEBP" and b"VP8 " in data  # of black it writes zeros, a fortieth of a file
+            check_holes(coded, max(LEAST_HOLE, len(coded) // 16) if lossy else LEAST_HOLE)
+        if opened.format == "TIFF" and opened.info.get("compression", "raw") != "raw" and ends_in_zeros(data):
             raise ValueError("its file ends in zeros, as a broken download does")
+        if opened.format == "PPM":
+            check_ppm(data, opened)
         tags = dict(opened.tag_v2) if opened.format == "TIFF" else {}
         layout = layout_of(opened)
         key = opened.info.get("transparency")
@@ -129,6 +156,8 @@ def read_picture(data: bytes) -> Image.Image:
         image = ImageOps.exif_transpose(opened)
     if (empty := str(tags.get(NO_DATA, "")).strip("\0 ")) and image.mode in (*DEEP, "L"):  # GDAL's name for no value
         key = np.float32(empty) if image.mode == "F" else float(empty)
+        if image.mode == "L" and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow turned the values round, not the key
+            key = 2 ** tags.get(BITS, (1,))[0] - 1 - key
     signed = tags.get(SAMPLE_FORMAT, (1,))[0] == SIGNED
     if image.mode in DEEP:
         values = np.asarray(image)
@@ -146,11 +175,26 @@ def read_picture(data: bytes) -> Image.Image:
     return image.convert("L")
 
 
-def is_compressed(opened: Image.Image) -> bool:
-    """Whether a picture's values lie compressed in the file, where black is no run of zeros."""
-    return opened.format in ("AVIF", "GIF", "JPEG2000", "WEBP") or (
-        opened.format == "TIFF" and opened.info.get("compression", "raw") != "raw"
-    )
+def without_metadata(data: bytes, opened: Image.Image) -> bytes:
+    """A picture's file without its EXIF data and its like, which may hold any run of zeros."""
+    for name in ("exif", "icc_profile", "xmp"):
+        if isinstance(some := opened.info.get(name), bytes) and some:
+            data = data.replace(some.removeprefix(b"Exif\0\0"), b"")
+    return data
+
+
+def check_ppm(data: bytes, opened: Image.Image) -> None:
+    """Raise ValueError where another picture follows in the file, as the format allows."""
+    deep = opened.mode in DEEP or any(isinstance(arg, int) and arg > 255 for arg in numbers_of(opened))
+    size = opened.width * opened.height * len(opened.getbands()) * (2 if deep else 1)
+    if data[:2] in (b"P5", b"P6") and re.match(rb"\s*P[1-7]\s", data[opened.tile[0].offset + size :]):
+        raise ValueError("it holds several pictures; save the one that is meant by itself")
+
+
+def numbers_of(opened: Image.Image) -> tuple:
+    """What Pillow's decoder is told of a picture: the mode, or with the greatest value, which may stand alone."""
+    args = opened.tile[0].args
+    return args if isinstance(args, tuple) else (args,)
 
 
 def layout_of(opened: Image.Image) -> str:
@@ -191,8 +235,7 @@ def check_depth(data: bytes, opened: Image.Image) -> None:
     if opened.format == "TIFF":  # whose planes of colours are called R, G and B, of any depth
         deep = max(opened.tag_v2.get(BITS, (1,))) > 8
     if opened.format == "PPM":
-        args = opened.tile[0].args  # the mode, or with the greatest value, which may stand alone
-        deep = any(isinstance(arg, int) and arg > 255 for arg in (args if isinstance(args, tuple) else [args]))
+        deep = any(isinstance(arg, int) and arg > 255 for arg in numbers_of(opened))
     if opened.format == "JPEG2000" and (start := data.find(b"\xff\x4f\xff\x51")) >= 0:
         deep = data[start + 42] & 127 > 7  # Ssiz: the first component's bits, less one
     if deep and opened.mode not in DEEP:

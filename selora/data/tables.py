@@ -53,7 +53,11 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     if delimiter != ",":
         warnings.warn(f"Table {path} is read with {delimiter!r} between its columns.", DataWarning, 2)
     records = [(start, cells) for start, cells in parse(path, lines, delimiter) if any(cells)]
-    header = records[0][1] if records else [""]
+    if not records:
+        raise DataError(f"Table {path} is empty. It needs the columns {', '.join(columns)}.")
+    header = records[0][1]
+    if re.match(r"sep=|#", header[0]):
+        raise DataError(f"Table {path} begins with {header[0]!r}, which names no column. Remove that line.")
     names = settle(tuple(header), columns, optional, f"Table {path}")
     for column in columns:
         if column not in names:

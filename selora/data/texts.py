@@ -11,7 +11,9 @@ from .example import DataError
 PLACEHOLDERS = {  # without their signs
     "", "na", "nan", "nat", "nil", "none", "null", "undefined", "missing", "unknown", "unk", "empty", "blank",
     "notavailable", "notapplicable", "notext", "noreport", "nodata", "novalue", "tbd", "tba", "todo", "true", "false",
-    "npnan", "numpynan", "pdna", "pdnat",
+    "npnan", "numpynan", "pdna", "pdnat", "nonetype", "1ind", "1qnan", "noreportavailable", "nocaption",
+    "nocaptionavailable", "nofindingsavailable", "notreported", "notstated", "notrecorded", "notprovided", "notknown",
+    "unspecified", "redacted", "placeholder", "loremipsum", "undef", "loading",
 }  # fmt: skip
 # errors of spreadsheets in any language, their formulas, and the NULL of a data base
 SPREADSHEETS = r"#[^\s\d]*|#\S+[!?]|Err:\d+|=\w+\(.*|=\$?[A-Z]+\$?\d+.*|\\N"
@@ -38,6 +40,10 @@ ODD = {  # what a text may be or hold that is none of its words
 }
 MISREAD_AS = ("cp1252", "latin-1", "mac_roman", "cp850", "cp437")
 MISREAD = re.compile(rb"[\xc2\xc3][\x80-\xbf]|\xe2[\x80-\x8b][\x80-\xbf]")  # UTF-8 of Western letters and signs
+STAND_INS = re.compile(  # for the name of a patient who was made nameless
+    r"(patient|subject)?(anon(ym[a-z]*)?|(de|un)identified|unknown|blinded|redacted|removed|hidden|noname|nobody|x{3,})"
+    r"(patient|subject)?"
+)
 BLANK_LETTERS = "\u034f\u115f\u1160\u2800\u3164\uffa0"  # seen as nothing, though Unicode has them as letters or marks
 
 
@@ -48,7 +54,8 @@ def real_text(text: str, whose: str) -> str:
     given, text = text, re.sub(r"(\s|<(?i:br)\s*/?>)+", " ", text).strip()  # a published report of IU X-Ray has <BR>
     if not text:
         raise DataError(f"{whose} has no text. Add it, or remove the row.")
-    if is_placeholder(text) or not any(sign.isalpha() for sign in text):
+    taken_out = re.fullmatch(r"x{2,}", plain(text))  # as names are in the reports of IU X-Ray
+    if is_placeholder(text) or taken_out or not any(sign.isalpha() for sign in text):
         raise DataError(f"{whose} has the text {text[:60]!r}, which stands for none. Write it, or remove the row.")
     for what, pattern in ODD.items():
         if re.fullmatch(pattern, text):
@@ -75,6 +82,16 @@ def is_placeholder(text: str) -> bool:
     return nothing or re.fullmatch(SPREADSHEETS, text) is not None
 
 
+def is_stand_in(name: str) -> bool:
+    """Whether a name stands for a patient who was made nameless, and so perhaps for many."""
+    return STAND_INS.fullmatch(plain(name)) is not None
+
+
+def is_file_name(text: str) -> bool:
+    """Whether a text is a file's name, or an address on the net."""
+    return re.fullmatch(ODD["is a file's name or an address"], text) is not None
+
+
 def is_mojibake(text: str) -> bool:
     """Whether a text, or a sign in it, was UTF-8 and read as another encoding: 'lÃ©sion'."""
     if any(MISREAD.search(text.encode(encoding, "replace")) for encoding in MISREAD_AS):
@@ -98,6 +115,11 @@ def unseen(text: str) -> int:
         if sign in BLANK_LETTERS or sign == "\ufffd" or unicodedata.category(sign) in ("Cc", "Cf", "Cn", "Co", "Cs"):
             return place
     return 0
+
+
+def is_unseen(sign: str) -> bool:
+    """Whether a sign is seen as nothing: an invisible one, a letter without ink, a choice between ways to draw one."""
+    return sign in BLANK_LETTERS or unicodedata.category(sign) == "Cf" or "\ufe00" <= sign <= "\ufe0f"
 
 
 def plain(name: str) -> str:

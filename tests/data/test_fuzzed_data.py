@@ -19,7 +19,7 @@ from PIL import Image
 from test_pictures import write_dicom
 
 from selora.data import FINDINGS, DataError, load_examples, open_image
-from selora.data.dicom import patient_and_study
+from selora.data.dicom import naming
 from selora.data.fetch.transfer import unpack
 from selora.data.iu_xray import read_report
 from selora.data.montgomery import parse
@@ -142,7 +142,7 @@ def test_dicom_headers(changes, sequence, data, tmp_path, dicom):
     except Exception:  # what cannot be written is no file of a user's
         return
     opened(tmp_path / "a.dcm", (tmp_path / "a.dcm").read_bytes())
-    assert all(isinstance(part, str) for part in patient_and_study.__wrapped__(tmp_path / "a.dcm", (0, 0)))
+    assert all(isinstance(part, str) for part in naming.__wrapped__(tmp_path / "a.dcm", (0, 0)).values())
 
 
 @fuzzed

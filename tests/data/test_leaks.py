@@ -137,9 +137,18 @@ def dicoms(folder, header) -> list[str]:
     return [f"{i}.dcm" for i in range(20)]
 
 
-@pytest.mark.parametrize("element", ["PatientID", "StudyInstanceUID"])
+NAMED = {
+    "PatientID": lambda i: {"PatientID": f"1.2.{i // 3}"},
+    "StudyInstanceUID": lambda i: {"StudyInstanceUID": f"1.2.{i // 3}"},
+    "AccessionNumber": lambda i: {"AccessionNumber": f"A{i // 3}"},
+    "name and birth": lambda i: {"PatientName": f"Roe^J{i // 3}", "PatientBirthDate": "19500101", "PatientID": ""},
+    "image": lambda i: {"SOPInstanceUID": f"1.2.3.{i // 3}", "PatientID": str(i)},
+}
+
+
+@pytest.mark.parametrize("element", NAMED)
 def test_dicom_headers_keep_a_patient_or_a_study_together(element, tmp_path):
-    names = dicoms(tmp_path, lambda i: {element: f"1.2.{i // 3}"})
+    names = dicoms(tmp_path, NAMED[element])
     write(tmp_path, [(name, f"Film {i // 3}.") for i, name in enumerate(names)])
     parts, said = loaded(tmp_path)
     train, test = ({e.prompt for e in parts[split]} for split in ("train", "test"))
@@ -460,6 +469,7 @@ def test_a_name_that_most_images_have_is_said(name, folder):
 @pytest.mark.parametrize(
     "spelt",
     [("Doe  John", "Doe John"), ("A\u200b1", "A1"), ("Doe\xa0J", "doe j"), ("So\xadto", "Soto"), ("1", "1.0"),
+     ("A\u115f7", "A7"), ("R\ufe0e-1", "R-1"), ("X-7", "X\u20127"), ("X\u20137", "X\u20147"), ("\u0967\u0968", "12"),
      ("01", "1"), ("0040", "40.00")],
 )  # fmt: skip
 def test_one_patient_in_two_spellings_in_two_splits(spelt, folder):
@@ -479,7 +489,9 @@ def test_patients_with_names_that_are_alike(names, folder):
 @pytest.mark.parametrize(
     ("mesh", "names"),
     [("normal;", ("normal",)), ("normal;nan", ("normal",)), ("nan", ()), ("", ()),
-     (" Opacity / lung / round", ("nodule",))],
+     (" Opacity / lung / round", ("nodule",)), ("PLEURAL EFFUSION/LEFT", ("pleural effusion",)),
+     ("lung/HYPOINFLATION;airspace disease", ("hypoinflation", "opacity")),
+     ("Hernia, Hiatal;scoliosis", ("scoliosis",))],
 )  # fmt: skip
 def test_mesh_terms_in_kaggles_table(mesh, names, kaggle):
     folder, _, reports, save = kaggle
@@ -488,3 +500,41 @@ def test_mesh_terms_in_kaggles_table(mesh, names, kaggle):
     parts, said = load_splits("iu-xray", folder)
     assert [e.findings for part in parts.values() for e in part if e.study == "3"] == [names]
     assert any("1 reports have no MeSH terms" in s and "such as 3:" in s for s in said) == (not names)
+
+
+@pytest.mark.parametrize("mesh", ["Cardiomegaly|Opacity/lung", "Cardiomegaly,Opacity", "['Opacity', 'Nodule']"])
+def test_mesh_terms_that_would_hide_each_other_are_refused(mesh, kaggle):
+    folder, _, reports, save = kaggle
+    reports[7] = (7, mesh, reports[7][2])
+    save()
+    with pytest.raises(DataError, match=r"MeSH terms of report 7 in line 8 of .* are not joined by ';'"):
+        load_splits("iu-xray", folder)
+
+
+LAYOUTS = {  # of the i-th image, and whether two of a kind lie side by side
+    "a folder a patient": (lambda i: f"P{i // 2}/{i % 2}.png", True),
+    "folders in those of splits": (lambda i: f"{'test' if i % 2 else 'train'}/P{i // 2}/a.png", True),
+    "names": (lambda i: f"{i // 2:08d}_{i % 2:03d}.png", True),
+    "names of views": (lambda i: f"{i // 2}-{'frontal' if i % 2 else 'lateral'}.png", True),
+    "numbers": (lambda i: f"{i}.png", False),
+    "numbers behind one word": (lambda i: f"film_{i}.png", False),
+    "two classes": (lambda i: f"{'normal' if i % 2 else 'sick'}_{i}.png", False),
+    "a folder an image": (lambda i: f"P{i}/a.png", False),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_looks_like_one_patients_images_in_two_splits_is_said(layout, tmp_path):
+    name, said_so = LAYOUTS[layout]
+    for i in range(20):
+        picture(tmp_path / name(i), i)
+    header = ("file_name", "text", "split")
+    write(tmp_path, [(name(i), f"Film {i}.", "test" if i % 2 else "train") for i in range(20)], header)
+    parts, said = loaded(tmp_path)
+    assert len(parts["test"]) == 10
+    assert any("are in several splits, and nothing names their patients" in sentence for sentence in said) == said_so
+    write(tmp_path, [(name(i), f"Film {i}.", "test" if i < 10 else "train") for i in range(20)], header)
+    assert not any("several splits" in sentence for sentence in loaded(tmp_path)[1])  # each pair is in one
+    rows = [(name(i), f"Film {i}.", "test" if i % 2 else "train", f"Q{i}") for i in range(20)]
+    write(tmp_path, rows, (*header, "patient"))
+    assert not any("several splits" in sentence for sentence in loaded(tmp_path)[1])  # the table knows

@@ -22,7 +22,7 @@ from pydicom.uid import (
 )
 from test_pictures import write_dicom
 
-from selora.data import DataError, DataWarning, dicom, open_image
+from selora.data import DataError, DataWarning, grey, open_image
 
 SIZE = 48
 y, x = np.mgrid[:SIZE, :SIZE] / (SIZE - 1)
@@ -709,7 +709,7 @@ def test_a_picture_of_one_grey_is_named(tmp_path):
 
 
 def test_image_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(dicom, "LARGEST", 2**20)
+    monkeypatch.setattr(grey, "LARGEST", 2**20)
     Image.fromarray(np.zeros((12000, 12000), bool)).save(tmp_path / "a.png")
     Image.fromarray(np.zeros((8, 60000), np.uint8)).save(tmp_path / "long.png")
     bomb = zlib.compressobj(9, wbits=-15)

@@ -91,7 +91,11 @@ def test_a_header_is_known_however_it_is_written(header, reading):
     "line", ["Patient ID: 12", "Patient's Name: X", "Study Date: 2001", "Modality: CR", "Findings:",
              "Patient's Age 045Y", "Weight: 60 kg", "Exam date: 1/2/2003", "Age 045Y", "age 45 years old", "Sex - F",
              "Gender male", "2001-05-03", "3.5.2001 10:15", "May 3, 2001", "3 May 2001", "-----", "* * *",
-             "/s/ J. Smith", "Electronically signed by J. Smith", "Dr. J. Smith", "J. Smith, M.D."]
+             "/s/ J. Smith", "Electronically signed by J. Smith", "Dr. J. Smith", "J. Smith, M.D.",
+             "MRN: 7", "mrn 77-1", "DOB 2 Feb 1950", "Accession 4711", "patient no. 7", "ID 77", "name Doe, Jane",
+             "MCUCXR_0077_1.txt", "http://lhncbc.nlm.nih.gov", "Impression", "findings.", "TECHNIQUE", "page 2",
+             "End of report", "A. Jones MD", "O'Neil PhD", "Verified by A. Jones", "Approved by the chair", "F",
+             "Male.", "12 months", "M, 33 years", "2nd June 1999", "June 2nd, 1999", "19990602", "08:30 am"]
 )  # fmt: skip
 def test_a_line_that_is_no_reading_is_refused_with_its_number(line, reading):
     with pytest.raises(DataError, match="Line 3 of .*MCUCXR_0001_0.txt is no part of a reading"):
@@ -108,10 +112,24 @@ def test_a_line_that_is_no_reading_is_refused_with_its_number(line, reading):
         "5/6 ribs, do",
         "sex-linked ill",
         ".",
+        "Impression on the fissure",
+        "history of TB, now",
+        "patient rotated, 3 films",
+        "name-like shadow of 2001",
+        "female, thin",
+        "report of 1999 confirmed as",
+        "10 mm and 12 mm nodules",
+        "normally",
     ],
 )
 def test_lines_that_are_wrapped_are_no_headers(line, reading):
     assert parse(reading(f"Sex: F\nAge: 045Y\nScar\n{line}\nseen"))[2] == f"Scar {line} seen"
+
+
+@pytest.mark.parametrize("line", ["nan", "N/A", "None", "not available"])
+def test_a_line_that_stands_for_none_among_others_is_refused(line, reading):
+    with pytest.raises(DataError, match=f"Line 4 of .* stands for none: '{line}'"):
+        parse(reading(f"Sex: F\nAge: 045Y\nnormal\n{line}\n"))
 
 
 def test_a_sign_that_is_not_seen_is_named_in_a_reading(reading):

@@ -246,7 +246,8 @@ def test_a_placeholder_is_no_text(text, name, folder):
 PLACEHOLDERS = [
     "\\N", "#N/D", "#¡REF!", "#¿NOMBRE?", "#WERT!", "#SPILL!", "#I/T", "(blank)", "np.nan", "nan;nan", "na/na",
     "n/a; n/a", "pd.NA", "TBA", "No text", "no data.", "<unk>", "[UNK]", "FINDINGS:", "Findings: Impression:",
-    "\u3164", "\u2800",
+    "\u3164", "\u2800", "1.#IND", "-1.#QNAN", "XXXX", "xx xxx", "No report available.", "Not reported", "not stated",
+    "Unspecified", "REDACTED", "NoneType", "Loading...", "Lorem ipsum",
 ]  # fmt: skip
 PROGRAMS = [
     "Clear._x000D_ No effusion", "l&eacute;sion", "l&#xe9;sion", "nodule &le; 5 mm", "R&amp;D",
@@ -360,3 +361,17 @@ def test_thirty_images_without_findings_or_validation_can_be_used(tmp_path):
         Image.fromarray(np.full((4, 4), i, np.uint8)).save(tmp_path / row["file_name"])
     parts, said = read(tmp_path, as_csv(rows))
     assert {split: len(part) for split, part in parts.items()} == {"train": 24, "val": 0, "test": 6} and not said
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sep=;\nfile_name;text\n00.png;Clear\n", "begins with 'sep=;?', which names no column. Remove that line"),
+        ("# made on Monday\nfile_name,text\n", "begins with '# made on Monday', which names no column"),
+        ("", "is empty. It needs the columns file_name, text"),
+        ("\n\n", "is empty. It needs the columns file_name, text"),
+    ],
+)
+def test_what_stands_before_the_columns_or_in_their_place(content, message, folder):
+    with pytest.raises(DataError, match=message):
+        read(folder, content)
