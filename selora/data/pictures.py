@@ -128,6 +128,8 @@ def read_picture(data: bytes) -> Image.Image:
             raise ValueError(f"it is {opened.format}, of which {REFUSED[opened.format]}; save it as PNG")
         if (frames := getattr(opened, "n_frames", 1)) > 1:
             raise ValueError(f"it holds {frames} pictures; save the one that is meant by itself")
+        if opened.format == "PSD" and opened.mode == "1":
+            raise ValueError("it is PSD of 1 bit, whose black would be read as white; save it as PNG")
         if opened.format in ("JPEG", "MPO"):
             check_jpeg(data)
         if opened.format == "PNG":

@@ -170,6 +170,13 @@ def test_a_second_picture_behind_the_first(magic, tmp_path):
         open_image(tmp_path / "two.pnm", SIZE)
 
 
+def test_a_psd_of_one_bit(tmp_path):
+    head = struct.pack(">4sH6xHIIHH", b"8BPS", 1, 1, 16, 16, 1, 0) + bytes(12) + struct.pack(">H", 0)
+    (tmp_path / "a.psd").write_bytes(head + bytes([0xF0] * 32))
+    with pytest.raises(DataError, match="it is PSD of 1 bit, whose black would be read as white"):
+        open_image(tmp_path / "a.psd", SIZE)
+
+
 # ---- values far from all others, and values that stand for none -----------------------------------------------------
 
 
