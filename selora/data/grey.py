@@ -69,6 +69,8 @@ def jpeg_scans(data: bytes) -> tuple[bytes, dict[int, set[str]]]:
             at = found if found > 0 else len(data)
             continue
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
+        if marker[1] in (0xC0, 0xC1, 0xC3):  # baseline, extended, lossless: each value stands in one scan
+            break
         if marker[1] in (0xC2, 0xCA):  # a progressive frame
             components = data[at + 10 : end : 3]
         if marker[1] == 0xDA:
@@ -134,6 +136,7 @@ def check_jpeg2000(data: bytes) -> None:
     start = data.find(b"\xff\x4f\xff\x51")
     if start < 0:
         raise ValueError("it holds no codestream")
+    check_holes(data[start:])
     right, bottom, _, _, width, height, left, top = struct.unpack_from(">8I", data, start + 8)
     tiles = -(-(right - left) // width) * -(-(bottom - top) // height)
     needed = dict.fromkeys(range(min(tiles, 2**16)), 1)  # numbers of tiles have 16 bits

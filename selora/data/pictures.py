@@ -35,8 +35,8 @@ REFUSED = {  # Pillow's formats
     "WMF": "reading would run a program",
     "FITS": "values would be read in another order of bytes",
 }
-COMPRESSED = ("AVIF", "GIF", "JPEG2000", "WEBP")  # where black is no run of zeros
-NARROW, TAIL = 32, 10  # grey levels that the picture spans at least, less some per cent of its pixels at either end
+COMPRESSED = ("AVIF", "GIF", "WEBP")  # where black is no run of zeros
+NARROW, TAIL = 32, 0.1  # grey levels that a picture spans at least, less a share of its pixels at either end
 BITS, PHOTOMETRIC, SAMPLE_FORMAT, NO_DATA = 258, 262, 339, 42113  # tags of TIFF, and some of their values
 WHITE_IS_ZERO, SIGNED = 0, 2
 
@@ -108,13 +108,19 @@ def read_image(path: Path) -> Image.Image:
         warnings.warn(f"Image {path} is suspicious: its file ends in zeros, as a broken download does.", DataWarning, 2)
     elif len(set(image.getextrema())) == 1 and max(image.size) > 1:
         warnings.warn(f"Image {path} is suspicious: all of it is one grey.", DataWarning, 2)
-    elif max(image.size) > 1 and np.ptp(np.percentile(image, (TAIL, 100 - TAIL))) < NARROW:
+    elif max(image.size) > 1 and spread(image) < NARROW:
         said = "nearly all of it is one grey, as where a few pixels have values far from all others"
         warnings.warn(f"Image {path} is suspicious: {said}.", DataWarning, 2)
     if max(image.size) > LONGEST_SIDE * min(image.size):
         said = f"it is {image.width} x {image.height} pixels, of which only the middle is used"
         warnings.warn(f"Image {path} is suspicious: {said}.", DataWarning, 2)
     return image
+
+
+def spread(image: Image.Image) -> int:
+    """How many grey levels a picture spans, less the TAIL of its pixels at either end."""
+    below = np.cumsum(image.histogram()) / (image.width * image.height)
+    return int(np.diff(np.searchsorted(below, (TAIL, 1 - TAIL)))[0])
 
 
 # ---- Pillow's formats -----------------------------------------------------------------------------------------------

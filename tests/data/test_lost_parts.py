@@ -6,7 +6,8 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
-from test_picture_kinds import ANATOMY, LARGE, SIZE, encoded, levels, shown, tiff, write_dicom
+from pydicom.uid import JPEG2000
+from test_picture_kinds import ANATOMY, LARGE, SIZE, changed, compressed, encoded, levels, shown, tiff, write_dicom
 
 from selora.data import DataError, DataWarning, load_splits, open_image
 
@@ -56,6 +57,16 @@ def test_a_hole_of_zeros_in_a_compressed_file(name, start, end, tmp_path):
     (tmp_path / f"lost.{name}").write_bytes(holed(whole, start, end))
     with pytest.raises(DataError, match=f"lost.{name} cannot be read"):
         open_image(tmp_path / f"lost.{name}", SIZE)
+
+
+def test_a_hole_in_a_jpeg_2000_inside_a_dicom(tmp_path):
+    whole = encoded(LARGE, format="JPEG2000", irreversible=True, no_jp2=True)
+    for name, frame in (("whole", whole), ("lost", holed(whole, 0.5, 0.9))):
+        compressed(tmp_path / f"{name}.dcm", frame, JPEG2000, "MONOCHROME2", 1)
+        changed(tmp_path / f"{name}.dcm", Rows=200, Columns=160)
+    open_image(tmp_path / "whole.dcm", SIZE)
+    with pytest.raises(DataError, match="lost.dcm cannot be read .it holds 64 zeros"):
+        open_image(tmp_path / "lost.dcm", SIZE)
 
 
 def test_a_hole_in_a_fax(tmp_path):
