@@ -127,7 +127,7 @@ def verdicts(table: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
     for dataset, rows in table.groupby("dataset", sort=False):
         own, rows = runs[runs.dataset == dataset], rows.set_index("method")
         if "selora" in rows.index:
-            said = [versus(own, rows, other) for other in OTHERS if other in rows.index]
+            said = [versus(own, other) for other in OTHERS if other in rows.index]
             found.append(
                 f"**{dataset}**, KID x 1000 of SeLoRA: {'; '.join(said)}. In brackets 95 % intervals over seeds "
                 f"and prompts; fewer than {SEEDS} seeds have none, and nothing is told from them."
@@ -148,14 +148,17 @@ def verdicts(table: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
     return found
 
 
-def versus(runs: pd.DataFrame, rows: pd.DataFrame, other: str) -> str:
+def versus(runs: pd.DataFrame, other: str) -> str:
     """How SeLoRA compares with another method by KID, over the seeds that both have."""
     pair = runs[runs.method == "selora"], runs[runs.method == other]
     value, low, high, p = difference(*pair, "kid")
     word = "not told from" if not p < LEVEL else "worse than" if value > 0 else "better than"
-    seeds = len(set(pair[0].seed) & set(pair[1].seed))
-    sizes = rows.unet_params + rows.text_encoder_params
+    common = set(pair[0].seed) & set(pair[1].seed)
+    own, its = (
+        runs[runs.seed.isin(common)][["unet_params", "text_encoder_params"]].sum(axis=1).mean() for runs in pair
+    )
+    seeds = len(common)
     return (
         f"{word} {OTHERS[other]} ({interval(1000 * value, 1000 * low, 1000 * high)}, {seeds} "
-        f"seed{'s' * (seeds > 1)}, {sizes['selora'] / sizes[other]:.0%} of its parameters)"
+        f"seed{'s' * (seeds > 1)}, {own / its:.0%} of its parameters)"
     )

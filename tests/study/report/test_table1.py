@@ -115,6 +115,14 @@ def test_the_readmes_best_auroc_has_an_interval_where_seeds_suffice_and_is_not_o
     assert "LoRA r 4 has the highest finding AUROC, 0.670 [" in said
 
 
+def test_the_readme_compares_parameters_over_the_seeds_that_both_have(compared):
+    """SeLoRA's seeds end with other ranks (a parameter more by the seed here); the control has its first alone."""
+    write_run(compared, "lora-matched", 0, 0.6, {"kid": [0.6] * 40})
+    runs = collect(compared)
+    said, *_ = verdicts(table1(runs), runs)
+    assert "even ranks with as many (+0.0 [-], 1 seed, 100% of its parameters)" in said
+
+
 def test_the_readme_says_of_how_many_seeds_each_mean_is(compared):
     assert over(collect(compared)) == (
         "Mean ± standard deviation over seeds (on iu-drr 1 of base, not fine-tuned, 8 of LoRA r 4, 1 of DyLoRA, "
