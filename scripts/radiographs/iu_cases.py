@@ -82,7 +82,7 @@ def from_term(term: str, text: str, rng: np.random.Generator) -> list[Finding] |
     name = findings.of_term(term)
 
     if name is None:
-        return [] if head.strip() in UNSEEN or head.strip() in findings.NAMES else None
+        return [] if head.strip() in UNSEEN or head.strip().casefold() in findings.NAMES else None
     if head == "Costophrenic Angle":
         return [Finding(name, side or str(rng.choice(["left", "right"])), severity=0)]
     if name in ("cardiomegaly", "hyperinflation", "hypoinflation"):

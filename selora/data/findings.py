@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 FINDINGS = (
@@ -22,37 +21,37 @@ FINDINGS = (
     "miliary nodules",
     "tuberculosis",
 )
-NAMES = {
-    "Cardiomegaly": "cardiomegaly",
-    "Opacity": "opacity",
-    "Airspace Disease": "opacity",
-    "Density": "opacity",
-    "Infiltrate": "opacity",
-    "Pneumonia": "opacity",
-    "Consolidation": "opacity",
-    "Pulmonary Edema": "opacity",
-    "Pulmonary Congestion": "opacity",
-    "Nodule": "nodule",
-    "Mass": "nodule",
-    "Calcified Granuloma": "calcified granuloma",
-    "Granulomatous Disease": "calcified granuloma",
-    "Granuloma": "calcified granuloma",
-    "Calcinosis": "calcified granuloma",
-    "Pleural Effusion": "pleural effusion",
-    "Pulmonary Atelectasis": "atelectasis",
-    "Emphysema": "hyperinflation",
-    "Pulmonary Emphysema": "hyperinflation",
-    "Pulmonary Disease, Chronic Obstructive": "hyperinflation",
-    "Lung, Hyperlucent": "hyperinflation",
-    "Cicatrix": "scarring",
-    "Scoliosis": "scoliosis",
-    "Catheters, Indwelling": "device",
-    "Implanted Medical Device": "device",
-    "Medical Device": "device",
-    "Surgical Instruments": "device",
-    "Tube, Inserted": "device",
+NAMES = {  # in lower case, as QUALIFIED
+    "cardiomegaly": "cardiomegaly",
+    "opacity": "opacity",
+    "airspace disease": "opacity",
+    "density": "opacity",
+    "infiltrate": "opacity",
+    "pneumonia": "opacity",
+    "consolidation": "opacity",
+    "pulmonary edema": "opacity",
+    "pulmonary congestion": "opacity",
+    "nodule": "nodule",
+    "mass": "nodule",
+    "calcified granuloma": "calcified granuloma",
+    "granulomatous disease": "calcified granuloma",
+    "granuloma": "calcified granuloma",
+    "calcinosis": "calcified granuloma",
+    "pleural effusion": "pleural effusion",
+    "pulmonary atelectasis": "atelectasis",
+    "emphysema": "hyperinflation",
+    "pulmonary emphysema": "hyperinflation",
+    "pulmonary disease, chronic obstructive": "hyperinflation",
+    "lung, hyperlucent": "hyperinflation",
+    "cicatrix": "scarring",
+    "scoliosis": "scoliosis",
+    "catheters, indwelling": "device",
+    "implanted medical device": "device",
+    "medical device": "device",
+    "surgical instruments": "device",
+    "tube, inserted": "device",
 }
-QUALIFIED = {  # in lower case; terms that name a place, and only with a qualifier a finding
+QUALIFIED = {  # terms that name a place, and only with a qualifier a finding
     ("lung", "hyperdistention"): "hyperinflation",
     ("lung", "hypoinflation"): "hypoinflation",
     ("diaphragm", "flattened"): "hyperinflation",
@@ -76,7 +75,6 @@ NAMED = {  # how a text names a finding, where it may do so in other words
     "miliary nodules": r"miliary",
     "tuberculosis": r"tubercul|\btb\b",
 }
-LOWER = {term.casefold(): name for term, name in NAMES.items()}
 OUTSIDE_THE_CHEST = {"humerus", "cervical vertebrae", "spine", "neck", "breast", "shoulder"}
 
 
@@ -89,19 +87,11 @@ def of_term(term: str) -> str | None:
             return QUALIFIED[head, qualifier]
     if head == "calcinosis" and not {"lung", "lymph nodes"} & {*qualifiers}:
         return None
-    name = LOWER.get(head)
+    name = NAMES.get(head)
     if name == "device" and OUTSIDE_THE_CHEST & {*qualifiers}:
         return None
     round_shadow = name == "opacity" and "round" in qualifiers and not {"interstitial", "diffuse"} <= {*qualifiers}
     return "nodule" if round_shadow else name
-
-
-def split_terms(text: str) -> list[str]:
-    """The terms that a table joins by ';'. Raises ValueError for another sign between them, which would hide some: a
-    term may hold a comma, with a blank behind it ('Hernia, Hiatal')."""
-    if re.search(r"[|\[\]]|,(?=\w)", text):
-        raise ValueError("are not joined by ';'")
-    return text.split(";")
 
 
 def of_terms(terms: Sequence[str]) -> tuple[str, ...]:

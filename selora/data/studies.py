@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -74,6 +74,11 @@ def linked(keys: Sequence[Sequence[str]]) -> list[str]:
     return [top(some[0]) if some else "" for some in keys]
 
 
+def look_like_studies(sizes: Collection[int]) -> bool:
+    """Whether groups of images, by how many there are in each, are such as patients or studies have."""
+    return len(sizes) >= FEWEST_FOLDERS and median(sizes) <= FEW and max(sizes) > 1
+
+
 def by_folder(folder: Path, examples: Sequence[Example]) -> Sequence[Example]:
     """The examples with the folder that each lies in as its study, as far up as folders mostly hold a few; or as they
     are, where folders look like no studies. Says so (DataWarning), where there are several in some."""
@@ -86,7 +91,7 @@ def by_folder(folder: Path, examples: Sequence[Example]) -> Sequence[Example]:
     sizes = Counter()
     for depth in range(1, 1 + max(map(len, folders.values()), default=0)):
         sizes = Counter(parts[:depth] for parts in folders.values() if parts)
-        if len(sizes) >= FEWEST_FOLDERS and median(sizes.values()) <= FEW and max(sizes.values()) > 1:
+        if look_like_studies(sizes.values()):
             what = f"images in one of the {len(sizes)} folders below {folder} are taken for one study"
             warnings.warn(f"{said}: {what} and kept in one split.", DataWarning, 2)
             return [replace(e, study="/".join(folders[e.id][:depth])) for e in examples]
@@ -111,10 +116,8 @@ def warn_of_parted(folder: Path, parts: Parts) -> None:
 
     for key, what in ((lies_in, "lie in one folder"), (begins, "begin alike")):
         groups = [group for group in grouped(nameless, key) if key(group[0])]
-        sizes = [len(group) for group in groups]
-        if len(groups) < FEWEST_FOLDERS or median(sizes) > FEW:
-            continue
-        if parted := [group for group in groups if len({split_of[example.id] for example in group}) > 1]:
+        parted = [group for group in groups if len({split_of[example.id] for example in group}) > 1]
+        if parted and look_like_studies([len(group) for group in groups]):
             names = " and ".join(f"{e.path.relative_to(folder)} ({split_of[e.id]})" for e in parted[0])
             warnings.warn(
                 f"{len(parted)} groups of images that {what}, such as {names:.200}, are in several splits, and nothing "

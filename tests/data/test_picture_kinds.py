@@ -61,20 +61,19 @@ def png_of(depth: int, colour: int, raw: bytes, *more: tuple[bytes, bytes], size
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, content) for name, content in chunks)
 
 
-def tiff(values: np.ndarray, photometric: int, sample_format: int = 1, order: str = "<") -> bytes:
-    """An uncompressed TIFF written here, by the tags of its specification. values: (H, W) or (H, W, channels)."""
+def tiff(values: np.ndarray, photometric: int | None, sample_format: int = 1, order: str = "<", more=()) -> bytes:
+    """An uncompressed TIFF written here, by the tags of its specification. values: (H, W) or (H, W, channels).
+    photometric: None for a file without that tag. more: other entries (tag, type, count, value)."""
     height, width, *rest = values.shape
     channels, bits = (rest or [1])[0], 8 * values.itemsize
     data = values.astype(values.dtype.newbyteorder(order)).tobytes()
-    start = 8 + 2 + 9 * 12 + 4
+    entries = [(256, 4, 1, width), (257, 4, 1, height), (259, 3, 1, 1), (277, 3, 1, channels), (279, 4, 1, len(data)),
+               (339, 3, 1, sample_format), *more]  # fmt: skip
+    entries += [(262, 3, 1, photometric)] if photometric is not None else []
+    start = 8 + 2 + (len(entries) + 2) * 12 + 4
     after = start + 2 * channels  # BitsPerSample of several channels stands outside of its entry
-    inline = bits if channels == 1 else start
-    entries = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, inline), (259, 3, 1, 1),
-               (262, 3, 1, photometric), (273, 4, 1, after), (277, 3, 1, channels), (279, 4, 1, len(data)),
-               (339, 3, 1, sample_format)]  # fmt: skip
-    if channels > 1:
-        entries[-1] = (339, 3, 1, sample_format)
-    ifd = struct.pack(order + "H", 9)
+    entries = sorted([*entries, (258, 3, channels, bits if channels == 1 else start), (273, 4, 1, after)])
+    ifd = struct.pack(order + "H", len(entries))
     for tag, kind, count, value in entries:
         short = kind == 3 and count == 1
         ifd += struct.pack(order + ("HHIHxx" if short else "HHII"), tag, kind, count, value)

@@ -71,9 +71,9 @@ def mean_interval(runs: pd.DataFrame, name: str, seeds: bool) -> tuple[float, fl
     if name not in runs or runs[name].isna().all():
         return np.nan, np.nan, np.nan
     figures, drawn = runs[name].to_numpy(dtype=float), resampled(runs.bootstrap, name)
-    return (
-        over_seeds(figures, drawn)[:3] if seeds else (figures.mean(), *np.quantile(drawn.mean(axis=0), [0.025, 0.975]))
-    )
+    if seeds:
+        return over_seeds(figures, drawn)[:3]
+    return figures.mean(), *np.quantile(drawn.mean(axis=0), [0.025, 0.975])
 
 
 def marks(runs: pd.DataFrame, name: str) -> dict[str, str]:
